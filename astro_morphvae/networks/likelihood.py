@@ -1,0 +1,106 @@
+"""Terms of the evidence lower bound: likelihood of the pixels, divergence of the latents."""
+
+import torch
+
+__all__ = ["gaussian_divergence", "mean_square_per_band", "objective", "reconstruction_term"]
+
+
+def gaussian_divergence(z_mean, z_log_var):
+    """Kullback-Leibler divergence of each latent from the unit Gaussian, in nats [1]_.
+
+    Parameters
+    ----------
+    z_mean, z_log_var : tensor, (n, latent_dim)
+        Mean and log variance of the posterior.
+
+    Returns
+    -------
+    divergence : tensor, (n, latent_dim)
+
+    References
+    ----------
+    .. [1] Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+    """
+    return 0.5 * (z_mean.square() + z_log_var.exp() - 1.0 - z_log_var)
+
+
+def mean_square_per_band(residual, valid=None):
+    """Mean square of a residual, (n, band, y, x), over the valid pixels of each band: (band,)."""
+    square = residual.square()
+    if valid is None:
+        return square.mean(dim=(0, 2, 3))
+    return (square * valid).sum(dim=(0, 2, 3)) / valid.sum(dim=(0, 2, 3)).clamp_min(1.0)
+
+
+def reconstruction_term(residual, *, weight=None, valid=None, noise=None, noise_floor=0.0):
+    """Minus the log-likelihood of each image, up to a constant, in nats.
+
+    With ``weight``, half the chi-square of the image. Without it every pixel of a band has the same
+    Gaussian noise, whose normalisation is kept, because the noise may be learned.
+
+    Parameters
+    ----------
+    residual : tensor, (n, band, y, x)
+        Stretched image minus its reconstruction.
+    weight : tensor, (n, band, y, x), optional
+        Inverse variance of the stretched image, zero where masked.
+    valid : tensor, (n, band, y, x), optional
+        One where the pixel counts, else zero; only without ``weight``.
+    noise : tensor, (band,), optional
+        Standard deviation of the stretched image; only without ``weight``.
+    noise_floor : float, optional
+        Standard deviation added in quadrature to every pixel's, so that the core of a bright galaxy
+        does not outweigh the rest of it.
+
+    Returns
+    -------
+    reconstruction : tensor, (n,)
+    """
+    square = residual.square()
+    if weight is not None:
+        if noise_floor > 0:
+            weight = weight / (1.0 + weight * noise_floor**2)
+        return 0.5 * (square * weight).sum(dim=(1, 2, 3))
+    variance = noise.square() + noise_floor**2
+    if valid is None:
+        square = square.sum(dim=(2, 3))
+        n_pixels = float(residual.shape[2] * residual.shape[3])
+    else:
+        square = (square * valid).sum(dim=(2, 3))
+        n_pixels = valid.sum(dim=(2, 3))
+    return 0.5 * (square / variance + n_pixels * torch.log(variance)).sum(dim=1)
+
+
+def objective(reconstruction, divergence, *, beta, free_bits=0.0, auxiliary=None):
+    r"""Return what training minimises: reconstruction + beta × divergence, mean over objects.
+
+    With free bits :math:`\lambda` [1]_ a latent whose divergence, averaged over the batch, is below
+    :math:`\lambda` nats counts as :math:`\lambda`: it costs nothing to use it that far.
+
+    Parameters
+    ----------
+    reconstruction : tensor, (n,)
+        Minus the log-likelihoods.
+    divergence : tensor, (n, latent_dim)
+        Divergence of each latent.
+    beta : float
+        Weight of the divergence [2]_.
+    free_bits : float, optional
+        :math:`\lambda`, in nats per latent.
+    auxiliary : tensor, (n,), optional
+        A further term of the architecture.
+
+    Returns
+    -------
+    loss : tensor, scalar
+
+    References
+    ----------
+    .. [1] Kingma et al. 2016, arXiv:1606.04934.
+    .. [2] Higgins et al. 2017, "beta-VAE", ICLR.
+    """
+    per_latent = divergence.mean(dim=0)
+    if free_bits > 0:
+        per_latent = per_latent.clamp_min(free_bits)
+    loss = reconstruction.mean() + beta * per_latent.sum()
+    return loss if auxiliary is None else loss + auxiliary.mean()
