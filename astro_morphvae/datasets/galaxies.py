@@ -1,0 +1,368 @@
+"""Simulated samples: galaxies of known morphology as a survey, or two surveys, would have seen them."""
+
+import math
+import operator
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from astropy import units as u
+from astropy.wcs import WCS
+
+from ..cutouts import CutoutSet
+from ._catalog import galaxy_catalog
+from .observation import Telescope
+from .parameters import CLASS_MIX, draw_galaxy
+from .scenes import BANDS, Foreground, draw_foreground, render_galaxy, render_neighbours
+from .surveys import get_survey
+from .votes import cast_votes, visibility
+
+__all__ = ["make_galaxies", "make_survey_pair"]
+
+# Independent streams of random numbers of one galaxy.
+_SHAPE, _FRAME, _VOTES, _NOISE, _ARTIFACT = range(5)
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def _generator(seed, index, *stream):
+    key = np.random.SeedSequence(seed, spawn_key=(index, *stream))
+    return np.random.Generator(np.random.SFC64(key))
+
+
+def _count(name, value, minimum):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return number
+
+
+def _class_shares(mix):
+    """Names and cumulative shares of the classes."""
+    if mix is None:
+        mix = CLASS_MIX
+    elif isinstance(mix, str):
+        mix = {mix: 1.0}
+    if not isinstance(mix, Mapping) or not mix:
+        raise TypeError(f"mix must be a mapping from class to share, or one class, got {mix!r}")
+    unknown = [name for name in mix if name not in CLASS_MIX]
+    if unknown:
+        raise ValueError(f"mix names unknown classes {unknown}; the classes are {list(CLASS_MIX)}")
+    shares = np.array([float(share) for share in mix.values()])
+    if not np.all(np.isfinite(shares)) or np.any(shares < 0) or shares.sum() <= 0:
+        raise ValueError(f"mix needs shares of 0 or more, not all 0, got {dict(mix)!r}")
+    return list(mix), np.cumsum(shares / shares.sum())
+
+
+def _pixel_scale(survey, pixel_scale):
+    """Pixel scale in arcsec as a float."""
+    if pixel_scale is None:
+        pixel_scale = survey.pixel_scale
+    try:
+        value = float(u.Quantity(pixel_scale, u.arcsec).value)
+    except (TypeError, u.UnitsError):
+        raise TypeError(f"pixel_scale must be one angle per pixel, got {pixel_scale!r}") from None
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"pixel_scale must be positive, got {pixel_scale!r}")
+    return value
+
+
+def _footprint(surveys):
+    """Box of sky common to surveys: ra and dec limits in degrees; the first survey's if they share none."""
+    limits = []
+    for name in ("ra_range", "dec_range"):
+        ranges = [getattr(survey, name).to_value(u.deg) for survey in surveys]
+        low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+        limits.append((low, high) if low < high else tuple(ranges[0]))
+    return limits
+
+
+class _Sky:
+    """Draws everything about galaxy i that does not depend on who looks: shape, surroundings, place."""
+
+    def __init__(self, seed, mix, footprint, foreground):
+        self.seed = seed
+        self.names, self.shares = _class_shares(mix)
+        (self.ra, dec) = footprint
+        self.sin_dec = [math.sin(math.radians(d)) for d in dec]
+        self.foreground = foreground
+        self.shift = _generator(seed, 0, _SHAPE, 1).random()
+
+    def draw(self, index):
+        # A golden-ratio sequence: any run of neighbouring galaxies holds the classes in their shares.
+        place = (self.shift + index * _GOLDEN) % 1.0
+        name = self.names[
+            min(int(np.searchsorted(self.shares, place, side="right")), len(self.names) - 1)
+        ]
+        galaxy = draw_galaxy(_generator(self.seed, index, _SHAPE), name)
+        rng = _generator(self.seed, index, _FRAME)
+        ra = self.ra[0] + (self.ra[1] - self.ra[0]) * rng.random()
+        low, high = self.sin_dec
+        dec = math.degrees(math.asin(low + (high - low) * rng.random()))
+        # Catalogue positions are good to a tenth of an arcsec; the frame is centred on them.
+        offset = 0.1 * rng.standard_normal(2)
+        foreground = draw_foreground(rng) if self.foreground else Foreground()
+        return galaxy, foreground, (ra, dec), offset
+
+
+def _shift(galaxy, offset):
+    for host in galaxy.hosts:
+        host.x += offset[0]
+        host.y += offset[1]
+
+
+def _observe(telescope, sky, index, noise):
+    """Cutout, inverse variance and bad pixels of galaxy i."""
+    galaxy, foreground, _, offset = sky.draw(index)
+    _shift(galaxy, offset.tolist())
+    picture = telescope.blank()
+    bands = telescope.bands
+    if galaxy.artifact not in ("missing-data",):
+        render_galaxy(picture, galaxy, telescope.grid, bands)
+    render_neighbours(picture, foreground, telescope.grid, bands)
+    image = telescope.image(picture)
+    for star in foreground.stars:
+        telescope.add_star(image, *star)
+    bad = None
+    if galaxy.artifact:
+        bad = telescope.spoil(image, _generator(sky.seed, index, _ARTIFACT), galaxy.artifact)
+    name = int.from_bytes(telescope.survey.name.encode(), "little") % (2**31 - 1)
+    ivar = telescope.expose(image, _generator(sky.seed, index, _NOISE, name), noise)
+    if bad is not None:
+        image[bad], ivar[bad] = 0, 0
+    return image, ivar, bad
+
+
+def _wcs(telescope, position, offset):
+    """Tangent-plane projection that has the galaxy at its position."""
+    middle, scale = (telescope.size + 1) / 2, telescope.pixel_scale
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.cunit = "deg", "deg"
+    wcs.wcs.crval = position
+    wcs.wcs.crpix = middle + offset[0] / scale, middle + offset[1] / scale
+    wcs.wcs.cdelt = -scale / 3600, scale / 3600
+    wcs.wcs.set()
+    return wcs
+
+
+def _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, threads):
+    """One CutoutSet for each survey, of the same galaxies."""
+    indices = range(first, first + n)
+    drawn = [sky.draw(i) for i in indices]
+    galaxies = [galaxy for galaxy, *_ in drawn]
+    positions = np.array([position for *_, position, _ in drawn]).reshape(n, 2)
+    seen = [visibility(galaxy, surveys[0]) for galaxy in galaxies]
+    votes = []
+    for i, galaxy, v in zip(indices, galaxies, seen, strict=True):
+        rng = _generator(sky.seed, i, _VOTES)
+        asked = n_volunteers if n_volunteers < 8 else max(int(rng.poisson(n_volunteers)), 5)
+        votes.append(cast_votes(rng, galaxy, v, asked))
+    ids = [f"sim{sky.seed}-{i:06d}" for i in indices]
+    catalog = galaxy_catalog(galaxies, ids, positions, seen, votes)
+    sets = []
+    for survey, scale in zip(surveys, scales, strict=True):
+        telescope = Telescope(survey, size, scale)
+        data = np.empty((n, len(survey.bands), size, size), np.float32)
+        ivar = np.empty_like(data)
+        masks = [None] * n
+
+        def work(row, telescope=telescope, data=data, ivar=ivar, masks=masks):
+            data[row], ivar[row], masks[row] = _observe(telescope, sky, first + row, noise)
+
+        if threads == 1:
+            for row in range(n):
+                work(row)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(work, range(n)))
+        mask = None
+        if any(bad is not None and bad.any() for bad in masks):
+            mask = np.zeros(data.shape, bool)
+            for row, bad in enumerate(masks):
+                if bad is not None:
+                    mask[row] = bad
+        sets.append(
+            _cutout_set(telescope, data, ivar, mask, catalog, positions, drawn, sky.seed, first)
+        )
+    return sets
+
+
+def _cutout_set(telescope, data, ivar, mask, catalog, positions, drawn, seed, first):
+    from astropy.nddata import InverseVariance
+
+    survey = telescope.survey
+    wcs = [_wcs(telescope, p, offset) for p, (*_, offset) in zip(positions, drawn, strict=True)]
+    return CutoutSet(
+        data,
+        unit=u.nmgy,
+        bands=survey.bands,
+        uncertainty=InverseVariance(ivar),
+        mask=mask,
+        wcs=wcs,
+        pixel_scale=telescope.pixel_scale * u.arcsec,
+        psf_fwhm=survey.psf_fwhm,
+        catalog=catalog.copy(),
+        meta={"survey": survey.name, "simulated": True, "seed": seed, "first": first},
+    )
+
+
+def _threads(threads):
+    if threads is None:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+    return _count("threads", threads, 1)
+
+
+def _prepare(n, surveys, pixel_scales, size, seed, first, mix, n_volunteers, foreground):
+    n, first, size = _count("n", n, 0), _count("first", first, 0), _count("size", size, 8)
+    seed, n_volunteers = _count("seed", seed, 0), _count("n_volunteers", n_volunteers, 1)
+    surveys = [get_survey(survey) for survey in surveys]
+    for survey in surveys:
+        unknown = set(survey.bands) - set(BANDS)
+        if unknown:
+            raise ValueError(f"survey {survey.name} has bands {sorted(unknown)}; known are {BANDS}")
+    scales = [_pixel_scale(s, p) for s, p in zip(surveys, pixel_scales, strict=True)]
+    sky = _Sky(seed, mix, _footprint(surveys), foreground)
+    return n, first, sky, surveys, scales, size, n_volunteers
+
+
+def make_galaxies(
+    n,
+    *,
+    survey="DECaLS",
+    size=128,
+    seed=0,
+    pixel_scale=None,
+    mix=None,
+    n_volunteers=40,
+    foreground=True,
+    noise=True,
+    first=0,
+    threads=None,
+):
+    """Simulate cutouts of galaxies of known morphology.
+
+    Galaxies have Sersic bulges, exponential disks, bars, logarithmic spiral arms with star-forming knots and dust,
+    edge-on disks with or without a bulge, companions, tidal tails and shells; stars and unrelated galaxies share the
+    frame. They are seen through the survey's Moffat point-spread function, with the noise of its sky and of photons.
+
+    Galaxy i of a seed is the same whatever ``n``, ``first`` and ``threads`` are.
+
+    Parameters
+    ----------
+    n : int
+        Number of galaxies.
+    survey : str or Survey, optional
+        "DECaLS", "BASS+MzLS" or a `Survey`.
+    size : int, optional
+        Width of the cutouts in pixels. The angular size of the galaxies does not follow it: at 0.262 arcsec per
+        pixel, 128 pixels frame them as Galaxy Zoo does.
+    seed : int, optional
+        Seed of everything random.
+    pixel_scale : `~astropy.units.Quantity`, optional
+        Width of a pixel; the survey's own by default. Depth and point-spread function stay those of the survey.
+    mix : dict of str to float, or str, optional
+        Share of each class, or the only class; `CLASS_MIX` by default, which has enough of every answer to learn from.
+    n_volunteers : int, optional
+        Mean number of volunteers who look at a galaxy.
+    foreground : bool, optional
+        Whether stars and unrelated galaxies are in the frame.
+    noise : bool, optional
+        Whether the pictures are noisy. The inverse variance is that of the noise in either case.
+    first : int, optional
+        Index of the first galaxy, to make a large sample in pieces.
+    threads : int, optional
+        Threads to use; all the process may use by default. The result does not depend on it.
+
+    Returns
+    -------
+    CutoutSet
+        Data of shape (n, n_band, size, size) in nmgy per pixel, float32, with inverse variance, a mask if any pixel
+        is bad (saturated or missing, in some artifacts), a WCS for each galaxy, and a catalogue: ``id``, ``ra``, ``dec``, ``status``; the vote
+        fractions ``<question>_<answer>_fraction`` of the Galaxy Zoo DECaLS tree and the votes behind them,
+        ``<question>_total-votes``; the right answers ``true_<question>``; and the true parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    References
+    ----------
+    .. [1] Walmsley et al. 2022, MNRAS 509, 3966 (Galaxy Zoo DECaLS).
+    .. [2] Dey et al. 2019, AJ 157, 168 (the Legacy Surveys).
+
+    Examples
+    --------
+    >>> from astro_morphvae.datasets import make_galaxies
+    >>> cutouts = make_galaxies(4, size=64, seed=1)
+    >>> cutouts.data.shape
+    (4, 3, 64, 64)
+    """
+    arguments = _prepare(
+        n, [survey], [pixel_scale], size, seed, first, mix, n_volunteers, foreground
+    )
+    n, first, sky, surveys, scales, size, n_volunteers = arguments
+    return _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, _threads(threads))[
+        0
+    ]
+
+
+def make_survey_pair(
+    n,
+    *,
+    surveys=("DECaLS", "BASS+MzLS"),
+    size=128,
+    seed=0,
+    pixel_scale=None,
+    mix=None,
+    n_volunteers=40,
+    foreground=True,
+    noise=True,
+    first=0,
+    threads=None,
+):
+    """Simulate the same galaxies as two surveys would have seen them.
+
+    Each survey has its own point-spread function, pixel scale, depth and noise. The presets both have the 0.262
+    arcsec pixels of the Legacy Survey coadds, so that their cutouts share one grid; give ``pixel_scale`` two values
+    to see them at, say, the 0.454 arcsec of the 90prime detectors.
+
+    Parameters
+    ----------
+    n : int
+        Number of galaxies.
+    surveys : sequence of two str or Survey, optional
+        The surveys. Volunteers see the pictures of the first; the galaxies lie where the footprints overlap.
+    pixel_scale : `~astropy.units.Quantity`, optional
+        One width of a pixel for both surveys, or one for each; each survey's own by default.
+    size, seed, mix, n_volunteers, foreground, noise, first, threads
+        As in `make_galaxies`.
+
+    Returns
+    -------
+    first, second : CutoutSet
+        Row i of both is the same galaxy, with the same catalogue row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+    if isinstance(surveys, str) or len(surveys) != 2:
+        raise ValueError(f"surveys must be two surveys, got {surveys!r}")
+    if pixel_scale is None or np.ndim(pixel_scale) == 0:
+        pixel_scale = (pixel_scale, pixel_scale)
+    if len(pixel_scale) != 2:
+        raise ValueError(f"pixel_scale must be one value or two, got {pixel_scale!r}")
+    arguments = _prepare(n, surveys, pixel_scale, size, seed, first, mix, n_volunteers, foreground)
+    n, first, sky, surveys, scales, size, n_volunteers = arguments
+    one, two = _simulate(
+        n, first, sky, surveys, scales, size, n_volunteers, noise, _threads(threads)
+    )
+    return one, two

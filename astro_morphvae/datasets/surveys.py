@@ -1,0 +1,231 @@
+"""Imaging surveys as the simulator sees them: bands, pixel scale, seeing, depth and sky.
+
+The noise of a preset is not a free number: it follows from the quoted 5-sigma galaxy depth and
+seeing, and the photon conversion from that noise and the night-sky brightness.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from astropy import units as u
+from scipy import fft
+
+__all__ = ["BASS_MZLS", "DECALS", "Survey", "get_survey", "moffat"]
+
+# Half-light radius of the round exponential galaxy to which Legacy Survey depths are quoted.
+_DEPTH_GALAXY_RADIUS = 0.45  # arcsec
+# Scale length of an exponential disk = half-light radius / 1.678347.
+_HALF_LIGHT_TO_SCALE = 1.678346990
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What of an imaging survey shapes a picture.
+
+    Parameters
+    ----------
+    name : str
+        Name of the survey.
+    bands : tuple of str
+        Filters, out of g, r, i, z.
+    psf_fwhm : `~astropy.units.Quantity`, shape (n_band,)
+        Full width at half maximum of the point-spread function, pixel response included.
+    galaxy_depth : `~astropy.units.Quantity`, shape (n_band,), mag
+        AB magnitude at which a round exponential galaxy of half-light radius 0.45 arcsec is
+        detected at 5 sigma.
+    sky_brightness : `~astropy.units.Quantity`, shape (n_band,), mag / arcsec2
+        Brightness of the dark sky.
+    pixel_scale : `~astropy.units.Quantity`
+        Width of the delivered (coadd) pixels.
+    native_pixel_scale : `~astropy.units.Quantity`, shape (n_band,)
+        Width of the detector pixels; for information, the seeing above includes them.
+    moffat_beta : float
+        Exponent of the Moffat profile of the point-spread function.
+    ra_range, dec_range : `~astropy.units.Quantity`, shape (2,)
+        Box of sky in which simulated galaxies are placed.
+    layer : str
+        Name of the survey's layer in the Legacy Survey viewer, if it has one.
+    """
+
+    name: str
+    bands: tuple
+    psf_fwhm: u.Quantity
+    galaxy_depth: u.Quantity
+    sky_brightness: u.Quantity
+    pixel_scale: u.Quantity = field(default_factory=lambda: 0.262 * u.arcsec)
+    native_pixel_scale: u.Quantity | None = None
+    moffat_beta: float = 3.5
+    ra_range: u.Quantity = field(default_factory=lambda: [120.0, 250.0] * u.deg)
+    dec_range: u.Quantity = field(default_factory=lambda: [0.0, 34.0] * u.deg)
+    layer: str = ""
+
+    def __post_init__(self):
+        for name in ("psf_fwhm", "galaxy_depth", "sky_brightness"):
+            value = getattr(self, name)
+            if np.shape(value) != (len(self.bands),):
+                raise ValueError(
+                    f"{name} needs one value for each of the bands {self.bands}, got {value!r}"
+                )
+        if not self.moffat_beta > 1:
+            raise ValueError(f"moffat_beta must be above 1, got {self.moffat_beta!r}")
+
+    def sky_noise(self, pixel_scale=None):
+        """Standard deviation of the sky in one pixel.
+
+        A galaxy of profile P (per square arcsec, after the point-spread function) measured with its
+        own profile as weight has the flux error ``sigma / (scale * sqrt(integral of P**2))`` where
+        ``sigma`` is the noise of a pixel of width ``scale``. Setting it to a fifth of the flux at the
+        quoted depth gives ``sigma``.
+
+        Parameters
+        ----------
+        pixel_scale : `~astropy.units.Quantity`, optional
+            Width of the pixels; the survey's own by default. Coarser pixels hold more sky, so that
+            the depth stays the same.
+
+        Returns
+        -------
+        `~astropy.units.Quantity`, shape (n_band,), nmgy
+
+        References
+        ----------
+        .. [1] King 1983, PASP 95, 163 (noise-equivalent area).
+        .. [2] Dey et al. 2019, AJ 157, 168, section 7 (depth of a 0.45 arcsec exponential galaxy).
+        """
+        scale = (self.pixel_scale if pixel_scale is None else pixel_scale).to_value(u.arcsec)
+        flux_error = 10 ** (0.4 * (22.5 - self.galaxy_depth.value)) / 5
+        density = [_squared_profile(w, self.moffat_beta) for w in self.psf_fwhm.to_value(u.arcsec)]
+        return flux_error * np.sqrt(density) * scale * u.nmgy
+
+    def electrons_per_nmgy(self):
+        """Photo-electrons that one nanomaggy makes in the whole exposure.
+
+        The sky of a pixel holds ``K * S`` electrons, S its flux in nanomaggies; where the noise is that
+        of the sky, ``sigma**2 = S / K``, which gives K.
+
+        Returns
+        -------
+        `~astropy.units.Quantity`, shape (n_band,), electron / nmgy
+        """
+        sky = (
+            10 ** (0.4 * (22.5 - self.sky_brightness.value))
+            * self.pixel_scale.to_value(u.arcsec) ** 2
+        )
+        return sky / self.sky_noise().value ** 2 * u.electron / u.nmgy
+
+    def psf(self, size, pixel_scale=None):
+        """Picture of the point-spread function of each band, centred, of unit sum on the infinite plane.
+
+        Parameters
+        ----------
+        size : int
+            Width in pixels; odd puts the centre on a pixel.
+        pixel_scale : `~astropy.units.Quantity`, optional
+            Width of the pixels; the survey's own by default.
+
+        Returns
+        -------
+        array, shape (n_band, size, size), float64
+        """
+        scale = (self.pixel_scale if pixel_scale is None else pixel_scale).to_value(u.arcsec)
+        offset = (np.arange(size) - (size - 1) / 2) * scale
+        r2 = offset[:, None] ** 2 + offset**2
+        fwhm = self.psf_fwhm.to_value(u.arcsec)
+        return np.stack([moffat(r2, width, self.moffat_beta) for width in fwhm]) * scale**2
+
+
+def moffat(r2, fwhm, beta):
+    """Moffat profile of unit flux.
+
+    Parameters
+    ----------
+    r2 : array
+        Squared distance from the centre, arcsec2.
+    fwhm : float
+        Full width at half maximum, arcsec.
+    beta : float
+        Exponent, above 1.
+
+    Returns
+    -------
+    array
+        Flux per square arcsec, in the type of ``r2``.
+
+    References
+    ----------
+    .. [1] Moffat 1969, A&A 3, 455. [2] Trujillo et al. 2001, MNRAS 328, 977.
+    """
+    core2 = (0.5 * fwhm) ** 2 / (2 ** (1 / beta) - 1)
+    return (beta - 1) / (np.pi * core2) * (1 + r2 / core2) ** -beta
+
+
+@lru_cache(maxsize=64)
+def _squared_profile(fwhm, beta):
+    """Integral of the squared profile of the depth galaxy seen through a Moffat, 1 / arcsec2."""
+    step, width = 0.06, 512
+    axis = (np.arange(width) - width // 2) * step
+    r2 = axis[:, None] ** 2 + axis**2
+    disk = np.exp(-np.sqrt(r2) * _HALF_LIGHT_TO_SCALE / _DEPTH_GALAXY_RADIUS)
+    psf = moffat(r2, fwhm, beta)
+    profile = fft.irfft2(fft.rfft2(disk / disk.sum()) * fft.rfft2(psf / psf.sum()))
+    return float(np.sum(profile**2) / step**2)
+
+
+# Seeing and depth: Dey et al. 2019, AJ 157, 168, tables 3 and 4 (medians). Sky brightness: nominal dark
+# sky by which the Legacy Surveys set their exposure times (the same for the three telescopes).
+# Moffat exponent: median of fits to PSFEx models of single exposures of these cameras, 3.5 for DECam,
+# 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every camera to coadds
+# of 0.262 arcsec per pixel, in the north as in the south, so that is the pixel scale of both presets.
+_SKY = [22.04, 20.91, 18.46] * u.mag / u.arcsec**2
+
+#: Dark Energy Camera Legacy Survey: DECam g, r, z, south of declination 34 degrees.
+DECALS = Survey(
+    name="DECaLS",
+    bands=("g", "r", "z"),
+    psf_fwhm=[1.29, 1.18, 1.11] * u.arcsec,
+    galaxy_depth=[24.0, 23.4, 22.5] * u.mag,
+    sky_brightness=_SKY,
+    native_pixel_scale=[0.262, 0.262, 0.262] * u.arcsec,
+    layer="ls-dr9-south",
+)
+
+#: Beijing-Arizona Sky Survey (90prime g, r) and Mayall z-band Legacy Survey (Mosaic3 z), in the north.
+BASS_MZLS = Survey(
+    name="BASS+MzLS",
+    bands=("g", "r", "z"),
+    psf_fwhm=[1.61, 1.47, 1.01] * u.arcsec,
+    galaxy_depth=[23.6, 23.0, 22.6] * u.mag,
+    sky_brightness=_SKY,
+    native_pixel_scale=[0.454, 0.454, 0.26] * u.arcsec,
+    moffat_beta=3.6,
+    dec_range=[32.0, 80.0] * u.deg,
+    layer="ls-dr9-north",
+)
+
+_PRESETS = {"decals": DECALS, "bass+mzls": BASS_MZLS, "bass-mzls": BASS_MZLS, "bass": BASS_MZLS}
+
+
+def get_survey(survey):
+    """A survey by its name.
+
+    Parameters
+    ----------
+    survey : str or Survey
+        "DECaLS" or "BASS+MzLS", in any case; a `Survey` is handed back as it is.
+
+    Returns
+    -------
+    Survey
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name.
+    """
+    if isinstance(survey, Survey):
+        return survey
+    preset = _PRESETS.get(str(survey).lower().replace("_", "-").replace(" ", ""))
+    if preset is None:
+        raise ValueError(f"survey must be a Survey, 'DECaLS' or 'BASS+MzLS', got {survey!r}")
+    return preset
