@@ -7,8 +7,8 @@ import numpy as np
 from astropy.nddata import InverseVariance, NDUncertainty
 from astropy.table import Column, QTable, Table
 
-from ._wcs import WCSList, celestial_wcs, centre_and_scale
 from ..exceptions import CutoutMismatchError
+from ._wcs import WCSList, celestial_wcs, centre_and_scale
 
 __all__ = [
     "OK",
