@@ -1,0 +1,49 @@
+"""Configuration of the documentation, on top of the settings that astropy shares."""
+
+import os
+from importlib.metadata import metadata
+
+from sphinx_astropy.conf.v2 import *  # noqa: F403
+from sphinx_astropy.conf.v2 import (
+    exclude_patterns,
+    extensions,
+    html_theme_options,
+    intersphinx_mapping,
+)
+
+# -- Project ---------------------------------------------------------------------------------------
+
+project = "astro_morphvae"
+author = metadata(project)["Author"]
+copyright = f"2026, {author}"
+release = metadata(project)["Version"]
+version = ".".join(release.split(".")[:2])
+
+exclude_patterns += ["changes/*", "_templates"]
+extensions.remove("sphinx.ext.inheritance_diagram")  # would need graphviz
+extensions.remove("sphinx_astropy.ext.generate_config")
+default_role = "py:obj"
+
+# -- Links to other projects -----------------------------------------------------------------------
+
+# The documentation builds without a network. Links into the pages of Python, numpy and astropy are
+# made where these pages can be fetched: on Read the Docs, or with ASTRO_MORPHVAE_DOCS_ONLINE=1.
+if os.environ.get("READTHEDOCS") == "True" or os.environ.get("ASTRO_MORPHVAE_DOCS_ONLINE"):
+    for unused in ("pythonloc", "astropy.org"):
+        intersphinx_mapping.pop(unused, None)
+    intersphinx_mapping["sklearn"] = ("https://scikit-learn.org/stable/", None)
+else:
+    intersphinx_mapping.clear()
+
+# -- Pages -----------------------------------------------------------------------------------------
+
+numpydoc_xref_param_type = False
+html_title = f"{project} {version}"
+html_static_path = ["_static"]
+html_last_updated_fmt = None
+html_theme_options |= {
+    "navigation_with_keys": False,
+    "navbar_end": ["navbar-icon-links"],
+    "logo": {"text": project},
+}
+html_context = {"default_mode": "light"}
