@@ -1,4 +1,4 @@
-"""The catalogue of a simulated sample: votes, true answers and true parameters, with units and descriptions."""
+"""The catalogue of a simulated sample: votes, true answers and true parameters."""
 
 import math
 
@@ -20,7 +20,7 @@ def _separation(galaxy):
 
 
 def _half_light_radius(galaxy):
-    """Half-light radius of the main body, along the major axis and before the point-spread function."""
+    """Half-light semi-major axis of the main body before the point-spread function, arcsec."""
     host = galaxy.hosts[0]
     if host.disk_scale == 0:
         return host.bulge_radius

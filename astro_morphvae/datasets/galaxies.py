@@ -1,4 +1,4 @@
-"""Simulated samples: galaxies of known morphology as a survey, or two surveys, would have seen them."""
+"""Simulated samples: galaxies of known morphology as one or two surveys would have seen them."""
 
 import math
 import operator
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from astropy import units as u
+from astropy.nddata import InverseVariance
 from astropy.wcs import WCS
 
 from ..cutouts import CutoutSet
@@ -71,7 +72,7 @@ def _pixel_scale(survey, pixel_scale):
 
 
 def _footprint(surveys):
-    """Box of sky common to surveys: ra and dec limits in degrees; the first survey's if they share none."""
+    """Box of sky common to surveys, else that of the first: ra and dec limits in degrees."""
     limits = []
     for name in ("ra_range", "dec_range"):
         ranges = [getattr(survey, name).to_value(u.deg) for survey in surveys]
@@ -81,7 +82,7 @@ def _footprint(surveys):
 
 
 class _Sky:
-    """Draws everything about galaxy i that does not depend on who looks: shape, surroundings, place."""
+    """Draws all about galaxy i that does not depend on who looks: shape, surroundings, place."""
 
     def __init__(self, seed, mix, footprint, foreground):
         self.seed = seed
@@ -92,7 +93,7 @@ class _Sky:
         self.shift = _generator(seed, 0, _SHAPE, 1).random()
 
     def draw(self, index):
-        # A golden-ratio sequence: any run of neighbouring galaxies holds the classes in their shares.
+        # A golden-ratio sequence: any run of galaxies holds the classes in their shares.
         place = (self.shift + index * _GOLDEN) % 1.0
         name = self.names[
             min(int(np.searchsorted(self.shares, place, side="right")), len(self.names) - 1)
@@ -102,25 +103,20 @@ class _Sky:
         ra = self.ra[0] + (self.ra[1] - self.ra[0]) * rng.random()
         low, high = self.sin_dec
         dec = math.degrees(math.asin(low + (high - low) * rng.random()))
-        # Catalogue positions are good to a tenth of an arcsec; the frame is centred on them.
+        # Cutouts are centred on targets to a tenth of an arcsec.
         offset = 0.1 * rng.standard_normal(2)
+        for host in galaxy.hosts:
+            host.x, host.y = host.x + float(offset[0]), host.y + float(offset[1])
         foreground = draw_foreground(rng) if self.foreground else Foreground()
         return galaxy, foreground, (ra, dec), offset
 
 
-def _shift(galaxy, offset):
-    for host in galaxy.hosts:
-        host.x += offset[0]
-        host.y += offset[1]
-
-
-def _observe(telescope, sky, index, noise):
+def _observe(telescope, drawn, seed, index, noise):
     """Cutout, inverse variance and bad pixels of galaxy i."""
-    galaxy, foreground, _, offset = sky.draw(index)
-    _shift(galaxy, offset.tolist())
+    galaxy, foreground, *_ = drawn
     picture = telescope.blank()
     bands = telescope.bands
-    if galaxy.artifact not in ("missing-data",):
+    if galaxy.artifact != "missing-data":
         render_galaxy(picture, galaxy, telescope.grid, bands)
     render_neighbours(picture, foreground, telescope.grid, bands)
     image = telescope.image(picture)
@@ -128,9 +124,9 @@ def _observe(telescope, sky, index, noise):
         telescope.add_star(image, *star)
     bad = None
     if galaxy.artifact:
-        bad = telescope.spoil(image, _generator(sky.seed, index, _ARTIFACT), galaxy.artifact)
+        bad = telescope.spoil(image, _generator(seed, index, _ARTIFACT), galaxy.artifact)
     name = int.from_bytes(telescope.survey.name.encode(), "little") % (2**31 - 1)
-    ivar = telescope.expose(image, _generator(sky.seed, index, _NOISE, name), noise)
+    ivar = telescope.expose(image, _generator(seed, index, _NOISE, name), noise)
     if bad is not None:
         image[bad], ivar[bad] = 0, 0
     return image, ivar, bad
@@ -171,7 +167,9 @@ def _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, threads
         masks = [None] * n
 
         def work(row, telescope=telescope, data=data, ivar=ivar, masks=masks):
-            data[row], ivar[row], masks[row] = _observe(telescope, sky, first + row, noise)
+            data[row], ivar[row], masks[row] = _observe(
+                telescope, drawn[row], sky.seed, first + row, noise
+            )
 
         if threads == 1:
             for row in range(n):
@@ -192,8 +190,6 @@ def _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, threads
 
 
 def _cutout_set(telescope, data, ivar, mask, catalog, positions, drawn, seed, first):
-    from astropy.nddata import InverseVariance
-
     survey = telescope.survey
     wcs = [_wcs(telescope, p, offset) for p, (*_, offset) in zip(positions, drawn, strict=True)]
     return CutoutSet(
@@ -247,9 +243,10 @@ def make_galaxies(
 ):
     """Simulate cutouts of galaxies of known morphology.
 
-    Galaxies have Sersic bulges, exponential disks, bars, logarithmic spiral arms with star-forming knots and dust,
-    edge-on disks with or without a bulge, companions, tidal tails and shells; stars and unrelated galaxies share the
-    frame. They are seen through the survey's Moffat point-spread function, with the noise of its sky and of photons.
+    Galaxies have Sersic bulges, exponential disks, bars, logarithmic spiral arms with star-forming
+    knots and dust, edge-on disks with or without a bulge, companions, tidal tails and shells; stars
+    and unrelated galaxies share the frame. They are seen through the survey's Moffat point-spread
+    function, with the noise of its sky and of photons.
 
     Galaxy i of a seed is the same whatever ``n``, ``first`` and ``threads`` are.
 
@@ -260,14 +257,16 @@ def make_galaxies(
     survey : str or Survey, optional
         "DECaLS", "BASS+MzLS" or a `Survey`.
     size : int, optional
-        Width of the cutouts in pixels. The angular size of the galaxies does not follow it: at 0.262 arcsec per
-        pixel, 128 pixels frame them as Galaxy Zoo does.
+        Width of the cutouts in pixels. The angular size of the galaxies does not follow it: at
+        0.262 arcsec per pixel, 128 pixels frame them as Galaxy Zoo does.
     seed : int, optional
         Seed of everything random.
     pixel_scale : `~astropy.units.Quantity`, optional
-        Width of a pixel; the survey's own by default. Depth and point-spread function stay those of the survey.
+        Width of a pixel; the survey's own by default. Depth and point-spread function stay those of
+        the survey.
     mix : dict of str to float, or str, optional
-        Share of each class, or the only class; `CLASS_MIX` by default, which has enough of every answer to learn from.
+        Share of each class, or the only class; `CLASS_MIX` by default, which has enough of every
+        answer to learn from.
     n_volunteers : int, optional
         Mean number of volunteers who look at a galaxy.
     foreground : bool, optional
@@ -282,9 +281,10 @@ def make_galaxies(
     Returns
     -------
     CutoutSet
-        Data of shape (n, n_band, size, size) in nmgy per pixel, float32, with inverse variance, a mask if any pixel
-        is bad (saturated or missing, in some artifacts), a WCS for each galaxy, and a catalogue: ``id``, ``ra``, ``dec``, ``status``; the vote
-        fractions ``<question>_<answer>_fraction`` of the Galaxy Zoo DECaLS tree and the votes behind them,
+        Data of shape (n, n_band, size, size) in nmgy per pixel, float32, with inverse variance, a
+        mask if any pixel is bad (saturated or missing, in some artifacts), a WCS for each galaxy,
+        and a catalogue: ``id``, ``ra``, ``dec``, ``status``; the vote fractions
+        ``<question>_<answer>_fraction`` of the Galaxy Zoo DECaLS tree and the votes behind them,
         ``<question>_total-votes``; the right answers ``true_<question>``; and the true parameters.
 
     Raises
@@ -329,16 +329,17 @@ def make_survey_pair(
 ):
     """Simulate the same galaxies as two surveys would have seen them.
 
-    Each survey has its own point-spread function, pixel scale, depth and noise. The presets both have the 0.262
-    arcsec pixels of the Legacy Survey coadds, so that their cutouts share one grid; give ``pixel_scale`` two values
-    to see them at, say, the 0.454 arcsec of the 90prime detectors.
+    Each survey has its own point-spread function, pixel scale, depth and noise. The presets both
+    have the 0.262 arcsec pixels of the Legacy Survey coadds, so that their cutouts share one grid;
+    give ``pixel_scale`` two values to see them at, say, the 0.454 arcsec of the 90prime detectors.
 
     Parameters
     ----------
     n : int
         Number of galaxies.
     surveys : sequence of two str or Survey, optional
-        The surveys. Volunteers see the pictures of the first; the galaxies lie where the footprints overlap.
+        The surveys. Volunteers see the pictures of the first; the galaxies lie where the footprints
+        overlap.
     pixel_scale : `~astropy.units.Quantity`, optional
         One width of a pixel for both surveys, or one for each; each survey's own by default.
     size, seed, mix, n_volunteers, foreground, noise, first, threads

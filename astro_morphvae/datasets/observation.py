@@ -1,4 +1,4 @@
-"""The telescope: point-spread function, stars, sky, photon noise and what goes wrong in an exposure."""
+"""The telescope: point-spread function, stars, sky, photon noise and what goes wrong."""
 
 import math
 
@@ -11,12 +11,12 @@ from .surveys import moffat
 
 __all__ = ["Telescope"]
 
-# Surface brightness at which a pixel is full: the centre of a star of magnitude 15.6 in 1.2 arcsec seeing.
+# Surface brightness of a full pixel: a star of magnitude 15.6 in 1.2 arcsec seeing.
 _SATURATION = 250.0  # nmgy / arcsec2
 
 
 class Telescope:
-    """A survey's camera at one cutout size and pixel scale, with all that is the same for every cutout.
+    """A survey's camera at one cutout size and pixel scale: what all cutouts have in common.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class Telescope:
         self.pixel_scale = pixel_scale
         self.bands = survey.bands
         self.psf_fwhm = survey.psf_fwhm.to_value(u.arcsec)
-        # The picture is drawn with a margin, so that light from outside the frame is smeared into it
-        # and the periodic convolution wraps around outside it.
+        # The picture is drawn with a margin, so that light from outside the frame is smeared into
+        # it and the periodic convolution wraps around outside it.
         margin = math.ceil(1.6 * self.psf_fwhm.max() / pixel_scale)
         self.padded = fft.next_fast_len(size + 2 * margin, real=True)
         self.padded += (self.padded - size) % 2
@@ -59,7 +59,7 @@ class Telescope:
         return np.zeros((len(self.bands), self.padded, self.padded), np.float32)
 
     def image(self, picture):
-        """Padded surface brightness through the atmosphere, as flux in the pixels of the cutout.
+        """Look at a picture through the atmosphere: flux in the pixels of the cutout.
 
         Parameters
         ----------
@@ -129,8 +129,8 @@ class Telescope:
                 - np.float32(offset)
             )
             band = int(rng.random() * len(image))
-            width = 0.7 + 0.4 * rng.random()
-            brightness = 10 ** (0.4 * (22.5 - (19.5 + 1.5 * rng.random())))
+            width = 0.5 + 0.3 * rng.random()
+            brightness = 10 ** (0.4 * (22.5 - (20.6 + 1.6 * rng.random())))
             image[band] += (
                 np.exp(across * across * np.float32(-0.5 / width**2))
                 * area
@@ -148,8 +148,8 @@ class Telescope:
     def expose(self, image, rng, noise=True):
         """Add the noise of sky and photons.
 
-        There are hundreds of sky electrons in every pixel, so that the Poisson law is a normal law whose variance
-        is that of the sky plus flux over conversion.
+        There are hundreds of sky electrons in every pixel, so that the Poisson law is a normal law
+        whose variance is that of the sky plus flux over conversion.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""Random galaxies: which classes there are, how many of each, and the shape parameters of one of them.
+"""Random galaxies: which classes there are, how many of each, and the shape of one of them.
 
-Everything is in arcsec, radians and r-band flux, free of survey and pixels; drawing is plain Python on one
-generator per galaxy, so that a galaxy is the same whatever sample it is drawn in.
+Everything is in arcsec, radians and r-band flux, free of survey and pixels; drawing is plain Python
+on one generator per galaxy, so that a galaxy is the same whatever sample it is drawn in.
 """
 
 import math
@@ -11,10 +11,10 @@ __all__ = ["CLASS_MIX", "Galaxy", "Host", "Tail", "draw_galaxy"]
 
 #: Share of each class in a sample, before normalisation. Nature's mix would leave most questions
 #: without examples in a sample of 2,000 (bulgeless edge-on disks, cigars and mergers are a few per
-#: cent each); this one asks every question of at least an eighth of the galaxies and gives the rarest answer
-#: of the seven reference questions some 60 of them: smooth classes a quarter, edge-on disks an
-#: eighth in three kinds of bulge, face-on disks (which carry bar, arm, winding and bulge questions) close to a half, and
-#: three grades of interaction 15 per cent.
+#: cent each); this one asks every question of at least an eighth of the galaxies and gives the
+#: rarest answer of the seven reference questions some 60 of them: smooth classes a quarter, edge-on
+#: disks an eighth in three kinds of bulge, face-on disks (which carry bar, arm, winding and bulge
+#: questions) close to a half, and three grades of interaction 15 per cent.
 CLASS_MIX = {
     "smooth-round": 0.085,
     "smooth-in-between": 0.085,
@@ -42,8 +42,9 @@ _SHAPES = (
 class Host:
     """One galaxy body: a bulge, a disk, a bar and arms about one centre.
 
-    Lengths in arcsec, angles in radians, fluxes in r-band nanomaggies. ``position_angle`` is that of the major axis,
-    north through east; ``axis_ratio`` is the apparent one of the disk, or of the spheroid if there is no disk.
+    Lengths in arcsec, angles in radians, fluxes in r-band nanomaggies. ``position_angle`` is that
+    of the major axis, north through east; ``axis_ratio`` is the apparent one of the disk, or of the
+    spheroid if there is no disk.
     """
 
     kind: str
@@ -147,11 +148,11 @@ def _flux(rng, radius, axis_ratio, brightness, scatter):
 def _smooth(rng, shape):
     radius = math.exp(math.log(2.6) + 0.28 * rng.standard_normal())
     if shape == "smooth-round":
-        q, index = _uniform(rng, 0.84, 1.0), _uniform(rng, 2.5, 5.0)
+        q, index = _uniform(rng, 0.80, 1.0), _uniform(rng, 2.5, 5.0)
     elif shape == "smooth-in-between":
-        q, index = _uniform(rng, 0.46, 0.74), _uniform(rng, 1.8, 4.2)
+        q, index = _uniform(rng, 0.40, 0.77), _uniform(rng, 1.8, 4.2)
     else:
-        q, index = _uniform(rng, 0.16, 0.28), _uniform(rng, 1.0, 2.0)
+        q, index = _uniform(rng, 0.16, 0.33), _uniform(rng, 1.0, 2.0)
         radius *= 1.6
     radius = min(max(radius, 1.4), 5.5)
     host = Host(
@@ -190,20 +191,20 @@ def _edge_on(rng):
         disk_scale=scale,
         disk_height=height,
         disk_young=_uniform(rng, 0.05, 0.35),
-        dust=_uniform(rng, 0.5, 1.6) if rng.random() < 0.45 else 0.0,
+        dust=_uniform(rng, 0.4, 1.2) if rng.random() < 0.45 else 0.0,
     )
     if rng.random() < 0.3:
-        host.bend = _uniform(rng, -0.05, 0.05)
+        host.bend = _uniform(rng, -0.02, 0.02)
     if bulge == "rounded":
-        host.bulge_fraction = _uniform(rng, 0.22, 0.42)
-        host.bulge_radius = max(0.36 * scale * _uniform(rng, 0.85, 1.3), 0.95)
+        host.bulge_fraction = _uniform(rng, 0.26, 0.45)
+        host.bulge_radius = max(0.40 * scale * _uniform(rng, 0.85, 1.3), 1.2)
         host.bulge_index = _uniform(rng, 1.4, 2.6)
         host.bulge_axis_ratio = _uniform(rng, 0.72, 0.95)
     elif bulge == "boxy":
-        host.bulge_fraction = _uniform(rng, 0.32, 0.48)
-        host.bulge_radius = max(0.55 * scale * _uniform(rng, 0.9, 1.2), 1.6)
+        host.bulge_fraction = _uniform(rng, 0.36, 0.5)
+        host.bulge_radius = max(0.85 * scale * _uniform(rng, 0.9, 1.15), 2.4)
         host.bulge_index = 0.7
-        host.bulge_axis_ratio = _uniform(rng, 0.58, 0.75)
+        host.bulge_axis_ratio = _uniform(rng, 0.58, 0.72)
         host.bulge_boxiness = _uniform(rng, 0.7, 1.0)
     else:
         host.disk_young = _uniform(rng, 0.25, 0.6)
@@ -259,9 +260,9 @@ def _disk(rng, spiral):
             _uniform(rng, 0.13, 0.22) if strong else _uniform(rng, 0.045, 0.08)
         ) * (1 - fraction)
         host.bar_angle = math.pi * rng.random()
-    if rng.random() < (0.15 if spiral else 0.45):
+    if rng.random() < (0.12 if spiral else 0.35):
         host.ring_radius = max(host.bar_length * 1.05, scale * _uniform(rng, 1.2, 2.0))
-        host.ring_strength = _uniform(rng, 0.1, 0.25) if spiral else _uniform(rng, 0.15, 0.4)
+        host.ring_strength = _uniform(rng, 0.1, 0.25) if spiral else _uniform(rng, 0.12, 0.3)
     if not spiral:
         host.knot_fraction = 0.10 * rng.random() if rng.random() < 0.4 else 0.0
     return host, size, bar
@@ -279,12 +280,13 @@ def _add_arms(rng, host):
     host.n_arms = {"more-than-4": 5 + int(2 * rng.random()), "cant-tell": 0}.get(count) or (
         int(count) if count.isdigit() else 0
     )
-    host.arm_contrast = _uniform(rng, 0.5, 0.85)
+    host.arm_contrast = _uniform(rng, 0.38, 0.85)
     host.arm_sharpness = _uniform(rng, 1.6, 3.0)
     host.arm_start = max(0.95 * host.bar_length, host.disk_scale * _uniform(rng, 0.25, 0.6))
     host.arm_wobble = tuple(0.35 * rng.standard_normal() for _ in range(3))
     if count == "2" and host.bar_fraction > 0:
-        # Arms leave from the ends of the bar. The crest is where n * (phase - arms' own azimuth) is 0.
+        # Arms leave from the ends of the bar. The crest is where n * (phase - arms' own azimuth) is
+        # 0.
         wind = math.log(host.arm_start / host.disk_scale) / math.tan(host.pitch)
         host.arm_phase = 2 * (host.handedness * host.bar_angle - wind)
     host.knot_fraction = _uniform(rng, 0.04, 0.16)
@@ -316,7 +318,7 @@ def _draw_knots(rng, host):
 
 
 def _draw_shape(rng, shape):
-    """A body of one of the undisturbed shapes, with the answers it stands for."""
+    """Draw a body of one of the undisturbed shapes, with the answers it stands for."""
     galaxy = Galaxy(true_class=shape, merging="none", hosts=[], shape=shape)
     if shape.startswith("smooth"):
         host = _smooth(rng, shape)
@@ -332,7 +334,7 @@ def _draw_shape(rng, shape):
 
 
 def _radius(host):
-    """A length that says how large a body looks."""
+    """Tell how large a body looks, in arcsec."""
     return max(1.4 * host.disk_scale, host.bulge_radius if host.disk_scale == 0 else 0.0)
 
 
@@ -373,10 +375,10 @@ def _disturb(rng, galaxy, grade):
     angle = 2 * math.pi * rng.random()
     if grade == "minor-disturbance":
         if galaxy.shape.startswith("smooth") and rng.random() < 0.6:
-            galaxy.shells = _shells(rng, host, 0.02)
+            galaxy.shells = _shells(rng, host, 0.035)
         else:
             galaxy.tails = [
-                _tail(rng, host, _uniform(rng, 0.03, 0.06), angle, hand, _uniform(rng, 1.4, 2.6))
+                _tail(rng, host, _uniform(rng, 0.05, 0.09), angle, hand, _uniform(rng, 1.4, 2.6))
             ]
         host.lopsided = _uniform(rng, 0.15, 0.35)
         return
@@ -396,7 +398,7 @@ def _disturb(rng, galaxy, grade):
             for k in range(n_tails)
         ]
         if galaxy.shape.startswith("smooth"):
-            galaxy.shells = _shells(rng, host, 0.05)
+            galaxy.shells = _shells(rng, host, 0.06)
         return
     # Two bodies, either well apart with a bridge and tails, or two nuclei in one envelope.
     other = _draw_shape(rng, "spiral" if rng.random() < 0.5 else "smooth-in-between").hosts[0]

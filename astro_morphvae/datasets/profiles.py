@@ -1,7 +1,7 @@
 """Light profiles of galaxy components on a grid: what a galaxy looks like before the atmosphere.
 
-Arrays only: every function takes coordinates in arcsec and gives surface brightness per square arcsec for unit flux,
-in float32.
+Arrays only: every function takes coordinates in arcsec and gives surface brightness per square
+arcsec for unit flux, in float32.
 """
 
 import math
@@ -74,8 +74,8 @@ def exponential_profile(r, scale, axis_ratio):
 def edge_on_profile(u, v, scale, height):
     """Disk seen from its side: projected exponential along the plane, sech squared across it.
 
-    The projection of an exponential disk is x K1(x) of x = |u| / scale, here approximated by sqrt(1 + pi x / 2) exp(-x),
-    which is right at both ends.
+    The projection of an exponential disk is x K1(x) of x = |u| / scale, here approximated by sqrt(1
+    + pi x / 2) exp(-x), which is right at both ends.
 
     Parameters
     ----------
@@ -132,7 +132,8 @@ def sersic_profile(u, v, radius, index, axis_ratio, *, pixel_scale=None, rotatio
     axis_ratio : float
         Minor over major axis.
     pixel_scale : float, optional
-        Width of a pixel, arcsec. If given, the 11 x 11 pixels around the centre are sampled 5 x 5 times each.
+        Width of a pixel, arcsec. If given, the 11 x 11 pixels around the centre are sampled 5 x 5
+        times each.
     rotation : float
         Position angle of the major axis, needed with ``pixel_scale``, radians.
 
@@ -168,11 +169,13 @@ def sersic_profile(u, v, radius, index, axis_ratio, *, pixel_scale=None, rotatio
 def boxy_profile(u, v, radius, axis_ratio, boxiness):
     """Boxy or peanut-shaped bulge of an edge-on disk, of unit flux to some per cent.
 
-    Isophotes are superellipses of exponent 2 + 1.6 boxiness, pinched across the centre into the X of a peanut.
+    Isophotes are superellipses of exponent 2 + 1.6 boxiness, pinched across the centre into the X
+    of a peanut.
 
     References
     ----------
-    .. [1] Luetticke, Dettmar & Pohlen 2000, A&AS 145, 405. [2] Athanassoula et al. 1990, MNRAS 245, 130.
+    .. [1] Luetticke, Dettmar & Pohlen 2000, A&AS 145, 405. [2] Athanassoula et al. 1990, MNRAS 245,
+       130.
     """
     power = 2 + 1.6 * boxiness
     x = np.abs(u) * np.float32(1 / radius)
@@ -184,8 +187,8 @@ def boxy_profile(u, v, radius, axis_ratio, boxiness):
     )
     r = np.exp(np.log(rho + tiny) * np.float32(1 / power))
     area = 4 * math.gamma(1 + 1 / power) ** 2 / math.gamma(1 + 2 / power)
-    # exp(-1.3 r**1.4): between a Gaussian and an exponential.
-    k, m = 1.3, 1.4
+    # exp(-0.9 r**2.2): a flat middle and a marked edge.
+    k, m = 0.9, 2.2
     flux = area * radius**2 * axis_ratio * 2 / m * k ** (-2 / m) * math.gamma(2 / m)
     return np.exp(np.exp(np.log(r) * np.float32(m)) * np.float32(-k)) * np.float32(1 / flux)
 
@@ -273,6 +276,8 @@ def spiral_crests(log_radius, azimuth, n_arms, pitch, phase, sharpness, wobble):
     uneven = np.float32(0.5 * wobble[1]) * np.sin(single + np.float32(3 * wobble[2]))
     angle = n_arms * single - np.float32(phase) + drift + uneven
     crest = np.exp((np.cos(angle) - 1) * np.float32(sharpness))
+    patches = (3 + n_arms) * azimuth + 2 * log_radius + np.float32(9 * wobble[2])
+    crest *= 1 + np.float32(0.35) * np.sin(patches)
     return crest * np.float32(1 / special.i0e(sharpness))
 
 
@@ -282,7 +287,8 @@ def tail_profile(r, azimuth, start, extent, pitch, width):
     Parameters
     ----------
     r, azimuth : array
-        Polar coordinates about the galaxy; azimuth from the foot of the tail, in the sense it runs, 0 to 2 pi.
+        Polar coordinates about the galaxy; azimuth from the foot of the tail, in the sense it runs,
+        0 to 2 pi.
     start : float
         Radius of the foot, arcsec.
     extent : float

@@ -1,4 +1,4 @@
-"""Pictures of galaxies before the telescope: components, colours and everything else in the frame."""
+"""Pictures of galaxies before the telescope: components, colours and all else in the frame."""
 
 import math
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ def band_fluxes(g_r, r_z, bands):
 
 
 def population_fluxes(population, shift, bands):
-    """Flux relative to r of a stellar population, reddened by ``shift`` in g - r (list of float)."""
+    """Flux relative to r of a stellar population, redder by ``shift`` in g - r (list of float)."""
     g_r, r_z = _COLORS[population]
     return band_fluxes(g_r + shift, r_z + 0.8 * shift, bands)
 
@@ -245,7 +245,7 @@ def _render_edge_on(image, host, grid, bands, u, v):
     if host.dust:
         lane = np.exp(
             np.abs(u) * np.float32(-0.6 / host.disk_scale)
-            - np.abs(v) * np.float32(1 / max(0.3 * host.disk_height, 0.12))
+            - np.abs(v) * np.float32(1 / 0.5 * host.disk_height)
         )
         _redden(image, lane, host.dust, bands)
 
@@ -315,8 +315,9 @@ def render_galaxy(image, galaxy, grid, bands):
 class Foreground:
     """What else is in the frame; positions in arcsec to the west and north, fluxes in r-band nmgy.
 
-    ``stars`` holds (x, y, flux, g - r, r - z), ``neighbours`` holds (x, y, flux, g - r, r - z, effective radius,
-    Sersic index, axis ratio, position angle), ``faint`` the same as stars for unresolved distant galaxies.
+    ``stars`` holds (x, y, flux, g - r, r - z), ``neighbours`` holds (x, y, flux, g - r, r - z,
+    effective radius, Sersic index, axis ratio, position angle), ``faint`` the same as stars for
+    unresolved distant galaxies.
     """
 
     stars: list = field(default_factory=list)
@@ -335,7 +336,8 @@ def draw_foreground(rng):
     Returns
     -------
     Foreground
-        About 0.6 stars and 0.8 galaxies brighter than magnitude 21.5, and 6 fainter ones, in 33 x 33 arcsec.
+        About 0.6 stars and 0.8 galaxies brighter than magnitude 21.5, and 6 fainter ones, in 33 x
+        33 arcsec.
     """
     foreground = Foreground()
     n_stars, n_neighbours, n_faint = rng.poisson((2.6, 3.6, 26.0)).tolist()
@@ -345,7 +347,7 @@ def draw_foreground(rng):
 
     for _ in range(n_stars):
         x, y = place()
-        # Star counts rise slowly with magnitude; a bright star on the galaxy would rule it out of a catalogue.
+        # No bright star on the galaxy: catalogues leave such galaxies out.
         mag = 21.0 - 5.5 * rng.random() ** 1.8
         mag = max(mag, 18.5) if x * x + y * y < 100 else mag
         blue = rng.random() < 0.45

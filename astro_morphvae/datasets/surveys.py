@@ -71,12 +71,12 @@ class Survey:
             raise ValueError(f"moffat_beta must be above 1, got {self.moffat_beta!r}")
 
     def sky_noise(self, pixel_scale=None):
-        """Standard deviation of the sky in one pixel.
+        """Compute the standard deviation of the sky in one pixel.
 
         A galaxy of profile P (per square arcsec, after the point-spread function) measured with its
         own profile as weight has the flux error ``sigma / (scale * sqrt(integral of P**2))`` where
-        ``sigma`` is the noise of a pixel of width ``scale``. Setting it to a fifth of the flux at the
-        quoted depth gives ``sigma``.
+        ``sigma`` is the noise of a pixel of width ``scale``. Setting it to a fifth of the flux at
+        the quoted depth gives ``sigma``.
 
         Parameters
         ----------
@@ -99,10 +99,10 @@ class Survey:
         return flux_error * np.sqrt(density) * scale * u.nmgy
 
     def electrons_per_nmgy(self):
-        """Photo-electrons that one nanomaggy makes in the whole exposure.
+        """Compute the photo-electrons that one nanomaggy makes in the whole exposure.
 
-        The sky of a pixel holds ``K * S`` electrons, S its flux in nanomaggies; where the noise is that
-        of the sky, ``sigma**2 = S / K``, which gives K.
+        The sky of a pixel holds ``K * S`` electrons, S its flux in nanomaggies; where the noise is
+        that of the sky, ``sigma**2 = S / K``, which gives K.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class Survey:
         return sky / self.sky_noise().value ** 2 * u.electron / u.nmgy
 
     def psf(self, size, pixel_scale=None):
-        """Picture of the point-spread function of each band, centred, of unit sum on the infinite plane.
+        """Draw the point-spread function of each band, centred, of unit sum on the infinite plane.
 
         Parameters
         ----------
@@ -172,11 +172,11 @@ def _squared_profile(fwhm, beta):
     return float(np.sum(profile**2) / step**2)
 
 
-# Seeing and depth: Dey et al. 2019, AJ 157, 168, tables 3 and 4 (medians). Sky brightness: nominal dark
-# sky by which the Legacy Surveys set their exposure times (the same for the three telescopes).
-# Moffat exponent: median of fits to PSFEx models of single exposures of these cameras, 3.5 for DECam,
-# 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every camera to coadds
-# of 0.262 arcsec per pixel, in the north as in the south, so that is the pixel scale of both presets.
+# Seeing and depth: Dey et al. 2019, AJ 157, 168, tables 3 and 4 (medians). Sky brightness: nominal
+# dark sky by which the Legacy Surveys set their exposure times (the same for the three telescopes).
+# Moffat exponent: median of fits to PSFEx models of single exposures of these cameras, 3.5 for
+# DECam, 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every camera to coadds of
+# 0.262 arcsec per pixel, in the north as in the south, so that is the pixel scale of both presets.
 _SKY = [22.04, 20.91, 18.46] * u.mag / u.arcsec**2
 
 #: Dark Energy Camera Legacy Survey: DECam g, r, z, south of declination 34 degrees.
@@ -190,7 +190,8 @@ DECALS = Survey(
     layer="ls-dr9-south",
 )
 
-#: Beijing-Arizona Sky Survey (90prime g, r) and Mayall z-band Legacy Survey (Mosaic3 z), in the north.
+#: Beijing-Arizona Sky Survey (90prime g, r) and Mayall z-band Legacy Survey (Mosaic3 z), in the
+#: north.
 BASS_MZLS = Survey(
     name="BASS+MzLS",
     bands=("g", "r", "z"),
@@ -207,7 +208,7 @@ _PRESETS = {"decals": DECALS, "bass+mzls": BASS_MZLS, "bass-mzls": BASS_MZLS, "b
 
 
 def get_survey(survey):
-    """A survey by its name.
+    """Find a survey by its name.
 
     Parameters
     ----------

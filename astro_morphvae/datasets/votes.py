@@ -1,8 +1,8 @@
 """Simulated volunteers who answer the questions of Galaxy Zoo about a galaxy.
 
-Every question has a scale (bar length, pitch angle, bulge fraction ...) on which its answers have places; a volunteer
-answers with the place nearest to what they see. How far apart their impressions are depends on how well the galaxy is resolved
-and exposed.
+Every question has a scale (bar length, pitch angle, bulge fraction ...) on which its answers have
+places; a volunteer answers with the place nearest to what they see. How far apart their impressions
+are depends on how well the galaxy is resolved and exposed.
 """
 
 import math
@@ -46,8 +46,9 @@ def visibility(galaxy, survey):
     Returns
     -------
     float
-        Between 0 and 1: the product of a term for the size over the seeing and one for the signal-to-noise ratio in
-        one resolution element at the half-light radius, both in the r band or the nearest to it.
+        Between 0 and 1: the product of a term for the size over the seeing and one for the
+        signal-to-noise ratio in one resolution element at the half-light radius, both in the r band
+        or the nearest to it.
     """
     host = galaxy.hosts[0]
     band = survey.bands.index("r") if "r" in survey.bands else len(survey.bands) // 2
@@ -63,7 +64,7 @@ def visibility(galaxy, survey):
 
 
 def true_answers(galaxy):
-    """The right answer to every question that the galaxy raises.
+    """Tell the right answer to every question that the galaxy raises.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def true_answers(galaxy):
     Returns
     -------
     dict of str to str
-        Answer by question of the Galaxy Zoo DECaLS tree; the empty string where the question does not arise.
+        Answer by question of the Galaxy Zoo DECaLS tree; the empty string where the question does
+        not arise.
     """
     answers = dict.fromkeys(GZ_DECALS.names, "")
     if galaxy.true_class == "artifact":
@@ -125,8 +127,8 @@ def answer_probabilities(galaxy, seen):
     Returns
     -------
     dict of str to dict of str to float
-        For each question a probability for each answer. Questions that do not arise for the galaxy have
-        answers too: they are put to volunteers who went astray further up the tree.
+        For each question a probability for each answer. Questions that do not arise for the galaxy
+        have answers too: they are put to volunteers who went astray further up the tree.
     """
     host = galaxy.hosts[0]
     blur = 1 - seen
@@ -219,8 +221,9 @@ def cast_votes(rng, galaxy, seen, n_volunteers, lapse=0.03):
     Returns
     -------
     dict of str to array of int
-        Votes by question, in the order of the question's answers. Who answers a question is who gave the answer that leads
-        to it, so that the votes of a question add up to those of the answers above it.
+        Votes by question, in the order of the question's answers. Who answers a question is who
+        gave the answer that leads to it, so that the votes of a question add up to those of the
+        answers above it.
     """
     probabilities = answer_probabilities(galaxy, seen)
     votes = {}
