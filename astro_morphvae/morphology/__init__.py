@@ -1,0 +1,21 @@
+"""From latents and votes to morphology: labels, calibrated classifiers, scores and baselines."""
+
+from .baselines import pca_features
+from .classifier import MorphologyClassifier
+from .evaluation import compare_features, confusion_counts, evaluate, evaluate_predictions
+from .fitter import MorphologyFitter
+from .labels import XU2023_QUESTIONS, LabelRule, Requirement, select_labels
+
+__all__ = [
+    "XU2023_QUESTIONS",
+    "LabelRule",
+    "MorphologyClassifier",
+    "MorphologyFitter",
+    "Requirement",
+    "compare_features",
+    "confusion_counts",
+    "evaluate",
+    "evaluate_predictions",
+    "pca_features",
+    "select_labels",
+]
