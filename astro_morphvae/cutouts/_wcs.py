@@ -8,6 +8,7 @@ import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS, Sip
+from astropy.wcs.wcsapi import SlicedLowLevelWCS
 
 __all__ = [
     "WCSList",
@@ -79,6 +80,8 @@ def celestial_wcs(wcs):
     low_level = getattr(wcs, "low_level_wcs", wcs)
     if low_level is None:
         return None
+    if isinstance(low_level, SlicedLowLevelWCS):
+        return _unsliced(low_level)
     if not isinstance(low_level, WCS):
         raise TypeError(
             f"wcs: expected an astropy.wcs.WCS with celestial axes, got {type(low_level).__name__}"
@@ -88,6 +91,17 @@ def celestial_wcs(wcs):
     if low_level.naxis == 2 and low_level.wcs.lng == 0:
         return low_level
     return low_level.celestial
+
+
+def _unsliced(sliced):
+    # NDDataRef wraps a sliced WCS; it has no public way back to the FITS WCS inside.
+    base, slices = sliced._wcs, sliced._slices_array[-2:]
+    if not isinstance(base, WCS) or not all(isinstance(part, slice) for part in slices):
+        raise TypeError("wcs: a sliced WCS must keep both celestial axes of an astropy.wcs.WCS")
+    if not base.has_celestial:
+        return None
+    y0, x0 = (part.start or 0 for part in slices)
+    return shift_wcs(celestial_wcs(base), x0, y0)
 
 
 def cards_to_wcs(cards):

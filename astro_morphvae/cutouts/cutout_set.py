@@ -8,6 +8,7 @@ from astropy.io.registry import UnifiedReadWrite, UnifiedReadWriteMethod
 from astropy.nddata import InverseVariance, NDData
 from astropy.units.function.logarithmic import MagUnit
 
+from ._assemble import assemble_nddata
 from ._parse import (
     OK,
     add_positions,
@@ -210,11 +211,12 @@ class CutoutSet(NDData):
             Also `~astropy.nddata.CCDData`, `~astropy.nddata.NDDataRef` or `Cutout`: (y, x) of one
             band, or (band, y, x), with or without unit, uncertainty, mask and WCS. Not changed.
         bands : str or sequence of str, optional
-            Names of the bands. Taken from the items' ``bands`` or the ``BANDS``, ``BAND0`` ... or
-            ``FILTER`` of their ``meta`` where it is not given; ``"band0"`` ... where nothing says.
+            Bands wanted, in this order; they name the bands of items that do not say. Taken from
+            the items' ``bands``, or from ``BANDS``, ``BAND0`` ... or ``FILTER`` in their ``meta``,
+            where it is not given; ``"band0"`` ... where nothing says.
         unit : unit-like or `~astropy.units.Quantity`, optional
-            Unit of items that carry none. A quantity or a magnitude is the flux of one data unit:
-            ``0.0275 * u.nJy``, or the zero point ``26.2 * u.ABmag``.
+            Unit of the data, in place of what the items say. A quantity is the flux of one data
+            unit: ``0.0275 * u.nJy``, or the zero point ``26.2 * u.ABmag``.
         pixel_scale : `~astropy.units.Quantity` [angle], optional
             Resample every item that has another pixel scale to this one, conserving flux. For
             items without WCS it says what their pixel scale is.
@@ -243,11 +245,14 @@ class CutoutSet(NDData):
         `~astro_morphvae.exceptions.CutoutMismatchError`
             If sizes, pixel scales, bands or units differ; the message lists the rows.
         """
-        from ._assemble import assemble, records_from_nddata
-
-        records = records_from_nddata(items, unit=unit, pixel_scale=pixel_scale, bands=bands)
-        parts = assemble(
-            records, bands=bands, pixel_scale=pixel_scale, resize=resize, ids=ids, catalog=catalog
+        parts = assemble_nddata(
+            items,
+            bands=bands,
+            unit=unit,
+            pixel_scale=pixel_scale,
+            resize=resize,
+            ids=ids,
+            catalog=catalog,
         )
         return cls._trusted(**parts, psf_fwhm=psf_fwhm, meta=meta)
 
