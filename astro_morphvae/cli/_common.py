@@ -1,0 +1,250 @@
+"""What the commands share: options, reading of inputs, safe writing of tables."""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+__all__ = [
+    "add_cutout_options",
+    "add_device_options",
+    "add_overwrite_option",
+    "add_process_options",
+    "check_output",
+    "one_line",
+    "read_cutouts",
+    "read_table",
+    "say",
+    "selected",
+    "write_table",
+    "writing",
+]
+
+IMAGE_SUFFIXES = (".fits", ".fit", ".fits.fz", ".fits.gz", ".png", ".jpg", ".jpeg")
+TABLE_FORMATS = {
+    ".ecsv": "ascii.ecsv",
+    ".fits": "fits",
+    ".parquet": "parquet",
+    ".csv": "ascii.csv",
+}
+# Latents are vectors and results carry units and provenance: these formats hold them.
+RESULT_SUFFIXES = (".ecsv", ".fits", ".parquet")
+
+
+def add_process_options(parser):
+    """Add the options that every command has."""
+    group = parser.add_argument_group("process")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="threads to compute with (default: all cores)"
+    )
+    group.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+
+
+def add_overwrite_option(parser):
+    """Add ``--overwrite``."""
+    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+
+
+def add_device_options(parser, *, batch_size):
+    """Add how a network is run: batch size, precision, device, progress."""
+    group = parser.add_argument_group("computation")
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=batch_size,
+        metavar="N",
+        help="cutouts computed at once (default: %(default)s)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="precision of the computation (default: float32)",
+    )
+    group.add_argument("--device", help="torch device, such as cpu or cuda:0 (default: the best)")
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a progress bar",
+    )
+
+
+def add_cutout_options(parser, name="cutouts"):
+    """Add the positional argument for cutouts, and how image files are to be understood."""
+    parser.add_argument(
+        name,
+        nargs="+",
+        type=Path,
+        metavar="CUTOUTS",
+        help="a CutoutSet file (from `morphvae simulate` or CutoutSet.write), or image files"
+        " (FITS, PNG, JPEG), one galaxy each, or a folder of them",
+    )
+    group = parser.add_argument_group("image files (not for a CutoutSet file)")
+    group.add_argument("--bands", help="names of the bands, such as grz or g,r,z")
+    group.add_argument("--unit", help="unit of the pixels where the files do not say, as nmgy")
+    group.add_argument(
+        "--pixel-scale", type=float, metavar="ARCSEC", help="resample to this pixel scale"
+    )
+    group.add_argument("--resize", type=int, metavar="N", help="resample to N x N pixels")
+
+
+def selected(args, *names):
+    """Return the named arguments as keywords."""
+    return {name: getattr(args, name) for name in names}
+
+
+def say(text=""):
+    """Write a line to standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def one_line(error):
+    """Return the message of an error on one line."""
+    text = str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # str() of a KeyError is its repr
+    return " ".join(text.split())
+
+
+def check_output(path, overwrite, *, suffixes=None):
+    """Refuse an output that cannot be written, before the work that it would hold is done.
+
+    Parameters
+    ----------
+    path : path-like
+        File to be written.
+    overwrite : bool
+        Whether it may exist.
+    suffixes : sequence of str, optional
+        Endings it may have.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it exists, its folder does not, or its ending is none of ``suffixes``.
+    """
+    path = Path(path)
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{path}: the name must end in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.absolute().parent} does not exist")
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Give a path to write to; what was written replaces ``path`` only once it is whole."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+
+
+def write_table(table, path):
+    """Write a table in the format its name tells."""
+    with writing(path) as part:
+        table.write(part, format=TABLE_FORMATS[Path(path).suffix], overwrite=True)
+
+
+def read_table(path):
+    """Read a table; of a CutoutSet file, its catalog.
+
+    Parameters
+    ----------
+    path : path-like
+        ECSV, FITS, Parquet or CSV table, or a CutoutSet file.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        The table.
+    """
+    from astropy.table import QTable
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.suffix not in TABLE_FORMATS:
+        raise ValueError(f"{path}: a table's name must end in {', '.join(TABLE_FORMATS)}")
+    if is_cutout_set_file(path):
+        from ..cutouts import CutoutSet
+
+        return CutoutSet.read(path).catalog
+    return QTable.read(path, format=TABLE_FORMATS[path.suffix])
+
+
+def read_cutouts(args, name="cutouts"):
+    """Read the cutouts that the options of `add_cutout_options` describe.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Parsed arguments.
+    name : str
+        Name of the positional argument.
+
+    Returns
+    -------
+    CutoutSet
+        Memory-mapped if it comes from a CutoutSet file.
+    """
+    import astropy.units as u
+
+    from ..cutouts import CutoutSet
+
+    paths = getattr(args, name)
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+    keywords = {k: v for k, v in selected(args, "bands", "unit", "resize").items() if v is not None}
+    if args.pixel_scale is not None:
+        keywords["pixel_scale"] = args.pixel_scale * u.arcsec
+    if "bands" in keywords and "," in keywords["bands"]:
+        keywords["bands"] = tuple(band.strip() for band in keywords["bands"].split(","))
+    if len(paths) == 1 and is_cutout_set_file(paths[0]):
+        if keywords:
+            option = "--" + next(iter(keywords)).replace("_", "-")
+            raise ValueError(f"{option} is for image files; {paths[0]} is a CutoutSet file")
+        return CutoutSet.read(paths[0])
+    files = []
+    for path in paths:
+        files += _images_in(path) if path.is_dir() else [path]
+    return CutoutSet.from_files(files, **keywords)
+
+
+def is_cutout_set_file(path):
+    """Tell whether a file was written by ``CutoutSet.write``.
+
+    Parameters
+    ----------
+    path : path-like
+        A file or folder.
+
+    Returns
+    -------
+    bool
+        True if it was.
+    """
+    from ..io import is_cutout_set
+
+    return Path(path).is_file() and is_cutout_set(path)
+
+
+def _images_in(folder):
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES)
+    )
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no file ending in {', '.join(IMAGE_SUFFIXES)}")
+    return files

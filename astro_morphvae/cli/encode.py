@@ -1,0 +1,51 @@
+"""``morphvae encode``: cutouts to a table of latents, as `LatentModel.encode`."""
+
+from pathlib import Path
+
+from ._common import (
+    RESULT_SUFFIXES,
+    add_cutout_options,
+    add_device_options,
+    add_overwrite_option,
+    check_output,
+    read_cutouts,
+    say,
+    selected,
+    write_table,
+)
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "encode cutouts to a table of latents"
+EXAMPLE = "  morphvae encode model.keras galaxies.fits --output latents.ecsv --augment d4"
+
+
+def add_arguments(parser):
+    """Add the arguments of the command."""
+    parser.add_argument("model", type=Path, help="model file (.keras), from `morphvae fit`")
+    add_cutout_options(parser)
+    parser.add_argument(
+        "--output", "-o", type=Path, required=True, help="table to write (.ecsv, .fits, .parquet)"
+    )
+    parser.add_argument(
+        "--augment",
+        choices=("d4",),
+        help="average the latents over the eight flips and right-angle turns",
+    )
+    add_overwrite_option(parser)
+    add_device_options(parser, batch_size=64)
+
+
+def run(args):
+    """Encode and write."""
+    check_output(args.output, args.overwrite, suffixes=RESULT_SUFFIXES)
+    cutouts = read_cutouts(args)
+    from ..model import LatentModel
+
+    model = LatentModel.read(args.model)
+    keywords = selected(args, "batch_size", "augment", "precision", "device", "progress")
+    latents = model.encode(cutouts, **keywords)
+    write_table(latents, args.output)
+    good = int((latents["status"] == "ok").sum())
+    bad = f", {len(latents) - good} with another status" if good < len(latents) else ""
+    say(f"{args.output}: {good} galaxies of {latents['z_mean'].shape[1]} latents{bad}")
