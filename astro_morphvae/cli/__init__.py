@@ -59,7 +59,7 @@ def make_parser():
         )
         module.add_arguments(command)
         add_process_options(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, tune=getattr(module, "USES_NETWORK", False))
     return parser
 
 
@@ -85,7 +85,8 @@ def main(argv=None):
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning(label)
         try:
-            _tune(args)
+            if args.tune:
+                _tune(args)
             args.run(args)
             sys.stdout.flush()
         except KeyboardInterrupt as interrupt:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from ._common import say, selected
 
-__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EXAMPLE", "SUMMARY", "USES_NETWORK", "add_arguments", "run"]
 
+USES_NETWORK = True
 SUMMARY = "simulate, fit, encode, classify and draw: tables and figures in a folder"
 EXAMPLE = "  morphvae demo --output morphvae-demo"
 

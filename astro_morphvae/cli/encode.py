@@ -14,8 +14,9 @@ from ._common import (
     write_table,
 )
 
-__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EXAMPLE", "SUMMARY", "USES_NETWORK", "add_arguments", "run"]
 
+USES_NETWORK = True
 SUMMARY = "encode cutouts to a table of latents"
 EXAMPLE = "  morphvae encode model.keras galaxies.fits --output latents.ecsv --augment d4"
 

@@ -12,8 +12,9 @@ from ._common import (
     selected,
 )
 
-__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EXAMPLE", "SUMMARY", "USES_NETWORK", "add_arguments", "run"]
 
+USES_NETWORK = True
 SUMMARY = "fit a variational auto-encoder to cutouts"
 EXAMPLE = """\
   morphvae fit galaxies.fits --output model.keras --epochs 50 --seed 1
