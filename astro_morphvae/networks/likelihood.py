@@ -49,8 +49,7 @@ def reconstruction_term(residual, *, weight=None, valid=None, noise=None, noise_
     noise : tensor, (band,), optional
         Standard deviation of the stretched image; only without ``weight``.
     noise_floor : float, optional
-        Standard deviation added in quadrature to every pixel's, so that the core of a bright galaxy
-        does not outweigh the rest of it.
+        Standard deviation added in quadrature to that of every pixel; only with ``weight``.
 
     Returns
     -------
@@ -61,7 +60,7 @@ def reconstruction_term(residual, *, weight=None, valid=None, noise=None, noise_
         if noise_floor > 0:
             weight = weight / (1.0 + weight * noise_floor**2)
         return 0.5 * (square * weight).sum(dim=(1, 2, 3))
-    variance = noise.square() + noise_floor**2
+    variance = noise.square()
     if valid is None:
         square = square.sum(dim=(2, 3))
         n_pixels = float(residual.shape[2] * residual.shape[3])

@@ -66,7 +66,9 @@ class VAE(keras.Model):
         Standard deviation of a stretched pixel, for images without inverse variance. By default it
         follows the residuals during a fit, the maximum-likelihood value of [3]_.
     noise_floor : float, optional
-        Standard deviation, in stretched units, added in quadrature to that of every pixel.
+        Standard deviation, in stretched units, added in quadrature to that which the inverse
+        variance gives each pixel: a network does not follow the core of a bright galaxy to its
+        photon noise, and without a floor the core would outweigh all the rest.
     architecture_options : dict, optional
         Further keyword arguments of the architecture's encoder and decoder.
 
@@ -102,7 +104,7 @@ class VAE(keras.Model):
         stretch="asinh",
         softening=None,
         noise=None,
-        noise_floor=0.0,
+        noise_floor=0.1,
         architecture_options=None,
         **kwargs,
     ):
