@@ -15,6 +15,21 @@ __all__ = ["Telescope"]
 _SATURATION = 250.0  # nmgy / arcsec2
 
 
+def _standard_normal(rng, shape):
+    """Draw standard normal deviates by the transform of Box and Muller (1958), for its speed.
+
+    Float32 numbers on [0, 1) end at 1 - 2**-24, so that no deviate lies beyond 5.8 sigma.
+    """
+    size = math.prod(shape)
+    uniform = rng.random((2, (size + 1) // 2), dtype=np.float32)
+    radius = np.sqrt(np.log(np.float32(1) - uniform[0]) * np.float32(-2))
+    angle = uniform[1] * np.float32(2 * math.pi)
+    deviates = np.empty(uniform.shape, np.float32)
+    np.multiply(np.cos(angle), radius, out=deviates[0])
+    np.multiply(np.sin(angle), radius, out=deviates[1])
+    return deviates.ravel()[:size].reshape(shape)
+
+
 class Telescope:
     """A survey's camera at one cutout size and pixel scale: what all cutouts have in common.
 
@@ -86,6 +101,8 @@ class Telescope:
             core2 = (0.5 * fwhm) ** 2 / (2 ** (1 / beta) - 1)
             reach = math.sqrt(core2 * max((peak / (0.15 * noise)) ** (1 / beta) - 1, 1.0))
             window = self.frame.window(x, y, reach)
+            if any(part.stop <= part.start for part in window):
+                continue
             dx, dy = self.frame.x[window] - np.float32(x), self.frame.y[window] - np.float32(y)
             wing = np.log(1 + (dx * dx + dy * dy) * np.float32(1 / core2))
             plane[window] += np.exp(wing * np.float32(-beta)) * np.float32(peak)
@@ -169,7 +186,7 @@ class Telescope:
         variance *= (1 / self.electrons)[:, None, None]
         variance += (self.sky_noise**2)[:, None, None]
         if noise:
-            sigma = np.sqrt(variance)
-            sigma *= rng.standard_normal(image.shape, dtype=np.float32)
-            image += sigma
+            deviate = _standard_normal(rng, image.shape)
+            deviate *= np.sqrt(variance)
+            image += deviate
         return np.reciprocal(variance, out=variance)

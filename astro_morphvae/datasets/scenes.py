@@ -90,6 +90,8 @@ class Grid:
         middle = (self.size - 1) / 2
         column, row = x / self.pixel_scale + middle, y / self.pixel_scale + middle
         inside = (column >= 0) & (row >= 0) & (column < self.size - 1) & (row < self.size - 1)
+        if not inside.any():
+            return
         column, row, flux = column[inside], row[inside], flux[:, inside] / self.pixel_scale**2
         left, bottom = column.astype(int), row.astype(int)
         right_share, top_share = column - left, row - bottom
@@ -386,9 +388,9 @@ def render_neighbours(image, foreground, grid, bands):
     """Add the unrelated galaxies of a frame to a picture, as `render_galaxy` does."""
     for x, y, flux, g_r, r_z, radius, index, axis_ratio, angle in foreground.neighbours:
         window = grid.window(x, y, 5 * radius)
-        dx, dy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
-        if dx.size < 4:
+        if any(part.stop - part.start < 2 for part in window):
             continue
+        dx, dy = grid.x[window] - np.float32(x), grid.y[window] - np.float32(y)
         sin, cos = np.float32(math.sin(angle)), np.float32(math.cos(angle))
         shape = sersic_profile(
             dy * cos - dx * sin,
@@ -397,10 +399,10 @@ def render_neighbours(image, foreground, grid, bands):
             index,
             axis_ratio,
             pixel_scale=grid.pixel_scale,
-            rotation=angle,
         )
         _add(image[(slice(None), *window)], shape, _scaled(flux, band_fluxes(g_r, r_z, bands)))
-    if foreground.faint:
-        x, y, flux, *colors = np.array(foreground.faint).T
-        seds = np.array([band_fluxes(g_r, r_z, bands) for g_r, r_z in zip(*colors, strict=True)]).T
-        grid.deposit(image, x, y, flux * seds)
+    faint = foreground.faint
+    if faint:
+        colors = np.array([band_fluxes(*source[3:], bands) for source in faint])
+        x, y, flux = np.array([source[:3] for source in faint]).T
+        grid.deposit(image, x, y, flux * colors.T)

@@ -6,6 +6,7 @@ are depends on how well the galaxy is resolved and exposed.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,7 +35,7 @@ _SPREAD = {
 
 
 def visibility(galaxy, survey):
-    """How well the structure of a galaxy shows in a survey's pictures.
+    """Tell how well the structure of a galaxy shows in a survey's pictures.
 
     Parameters
     ----------
@@ -50,17 +51,24 @@ def visibility(galaxy, survey):
         signal-to-noise ratio in one resolution element at the half-light radius, both in the r band
         or the nearest to it.
     """
+    fwhm, noise_density = _seeing_and_noise(survey)
     host = galaxy.hosts[0]
-    band = survey.bands.index("r") if "r" in survey.bands else len(survey.bands) // 2
-    fwhm, sky_noise = survey.psf_fwhm[band].value, survey.sky_noise()[band].value
     size = max(1.68 * host.disk_scale, host.bulge_radius if host.disk_scale == 0 else 0.0)
     minor = max(host.axis_ratio, 0.15)
     brightness = 0.35 * host.flux / (2 * math.pi * size**2 * minor)
     element = 1.13 * fwhm**2  # solid angle of a round Gaussian of that width
-    noise = sky_noise * math.sqrt(element) / survey.pixel_scale.value
+    noise = noise_density * math.sqrt(element)
     resolved = 1 - math.exp(-((size / fwhm / 2.0) ** 1.5))
     exposed = 1 - math.exp(-((brightness * element / noise / 25) ** 0.7))
     return resolved * exposed
+
+
+@lru_cache(maxsize=16)
+def _seeing_and_noise(survey):
+    """Seeing in arcsec and sky noise in nmgy per arcsec of the band volunteers judge by."""
+    band = survey.bands.index("r") if "r" in survey.bands else len(survey.bands) // 2
+    noise = survey.sky_noise()[band].value / survey.pixel_scale.to_value("arcsec")
+    return float(survey.psf_fwhm[band].to_value("arcsec")), float(noise)
 
 
 def true_answers(galaxy):
