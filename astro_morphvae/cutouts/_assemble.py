@@ -53,19 +53,33 @@ class Assembler:
         (ny, nx) wanted.
     layout : Layout, optional
         Of rows that came before, to which these have to conform.
+    reference_scale : float, optional
+        Their pixel scale in arcsec, likewise.
     first_row : int, optional
         Number of the first row, for errors.
     """
 
-    def __init__(self, n, *, bands=None, pixel_scale=None, resize=None, layout=None, first_row=0):
+    def __init__(
+        self,
+        n,
+        *,
+        bands=None,
+        pixel_scale=None,
+        resize=None,
+        layout=None,
+        reference_scale=None,
+        first_row=0,
+    ):
         self.n = n
         self.layout = layout
         self._bands = bands
         self._pixel_scale = None if pixel_scale is None else pixel_scale.to_value(u.arcsec)
         self._resize = resize
         self._first_row = first_row
+        self._reference_scale = reference_scale
         self._lock = Lock()
         self._keys = {}
+        self._lost = None
         self._data = self._ivar = self._mask = None
         self._status = [OK] * n
         self._wcs = [None] * n
@@ -94,6 +108,8 @@ class Assembler:
         self._positions[row] = record.ra, record.dec, record.pixel_scale
         self._status[row] = record.status
         if record.data is None:
+            if record.shape is not None and self._lost is None:
+                self._lost = record
             return
         bands = record.bands or default_bands(len(record.data))
         key = Layout(record.data.shape[1:], bands, record.unit, record.ivar is not None)
@@ -146,14 +162,7 @@ class Assembler:
         self._compare()
         layout = self.layout
         if layout is None:
-            if self._bands is None or self._resize is None:
-                raise ValueError(
-                    f"none of the {self.n} cutouts can be read (first: {self._status[0]}), so "
-                    "their bands and size are unknown; give bands= and resize= to get rows of NaN"
-                )
-            layout = self.layout = Layout(
-                self._resize, self._bands, u.dimensionless_unscaled, False
-            )
+            layout = self.layout = self._layout_of_lost()
             self._allocate()
         for row, status in enumerate(self._status):
             if status != OK:
@@ -186,6 +195,21 @@ class Assembler:
             "pixel_scale": scale,
             "catalog": order_columns(catalog),
         }
+
+    def _layout_of_lost(self):
+        """Layout where no row has pixels: what was asked for, or what a header still says."""
+        bands, size, unit = self._bands, self._resize, None
+        if self._lost is not None:
+            bands = bands or self._lost.bands or default_bands(self._lost.shape[0])
+            unit = self._lost.unit
+            if size is None and self._pixel_scale is None:
+                size = self._lost.shape[1:]
+        if bands is None or size is None:
+            raise ValueError(
+                f"none of the {self.n} cutouts can be read (first: {self._status[0]}), so their "
+                "bands and size are unknown; give bands= and resize= to get rows of NaN"
+            )
+        return Layout(size, bands, unit or u.dimensionless_unscaled, False)
 
     def _common_scale(self, catalog):
         """One pixel scale for the set; where rows differ on request, a column instead."""
@@ -225,7 +249,7 @@ class Assembler:
                 problems.append(f"{label} ({self._groups(groups, show)}; {advice})")
         if self._pixel_scale is None and self._resize is None:
             rows = [row for row in keys if np.isfinite(self._positions[row, 2])]
-            groups = {}
+            groups = {} if self._reference_scale is None else {self._reference_scale: [-1]}
             for row in rows:
                 scale = self._positions[row, 2]
                 for known in groups:

@@ -40,6 +40,8 @@ class Record:
         Arcsec; NaN where unknown.
     status : str
     id : str, int or None
+    shape : tuple of int or None
+        What the shape of the data would be, where they are lost.
     """
 
     data: np.ndarray | None = None
@@ -53,6 +55,7 @@ class Record:
     pixel_scale: float = np.nan
     status: str = OK
     id: object = None
+    shape: tuple | None = None
 
     def locate(self):
         """Fill in centre and pixel scale from the WCS."""

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Sequence
 
-import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS, Sip
@@ -242,25 +241,18 @@ def centre_and_scale(wcs, shape):
         Square root of the area of a pixel, in arcsec.
     """
     ny, nx = shape
-    core = wcs.wcs
+    x, y = (nx - 1) / 2, (ny - 1) / 2
     matrix = wcs.pixel_scale_matrix
     area = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
-    pixel_scale = np.sqrt(area) * 3600.0
-    if (
-        tuple(core.ctype) == ("RA---TAN", "DEC--TAN")
-        and wcs.sip is None
-        and core.radesys in ("", "ICRS")
-        and not np.isfinite(core.equinox)
-        and not core.get_pv()
-        and tuple(core.cunit) == (u.deg, u.deg)
-        and np.isnan(core.lonpole) | (core.lonpole == 180.0)
-        and not any((wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2))
-    ):
-        offset = np.array([(nx + 1) / 2, (ny + 1) / 2]) - core.crpix
-        ra, dec = tan_to_sky(*(matrix @ offset), *core.crval)
-        return ra, dec, float(pixel_scale)
-    sky = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2).icrs
-    return float(sky.ra.deg), float(sky.dec.deg), float(pixel_scale)
+    pixel_scale = float(np.sqrt(area)) * 3600.0
+    core = wcs.wcs
+    equatorial = core.ctype[0].startswith("RA--") and core.ctype[1].startswith("DEC-")
+    # A SkyCoord costs a millisecond, so it is made only where there is a frame to leave.
+    if equatorial and core.radesys in ("", "ICRS") and not np.isfinite(core.equinox):
+        ra, dec = wcs.all_pix2world(x, y, 0)
+        return float(ra) % 360.0, float(dec), pixel_scale
+    sky = wcs.pixel_to_world(x, y).icrs
+    return float(sky.ra.deg), float(sky.dec.deg), pixel_scale
 
 
 def tan_to_sky(xi, eta, ra0, dec0):
