@@ -82,15 +82,13 @@ def main():
     for (call, size, threads), runs in results.items():
         wall = [run[0] for run in runs]
         used = statistics.median(run[1] for run in runs)
-        print(
-            f"{call:18}{size:6}{threads:9}{statistics.median(wall):12.0f}{max(wall):8.0f}{used:17.0f}"
-        )
+        middle = statistics.median(wall)
+        print(f"{call:18}{size:6}{threads:9}{middle:12.0f}{max(wall):8.0f}{used:17.0f}")
     case = ("make_galaxies", 128, max(arguments.threads))
     if case in results:
         speed = statistics.median(run[0] for run in results[case])
-        print(
-            f"128 pixels: {speed:.0f} galaxies/s, aim {TARGET}: {'met' if speed >= TARGET else 'NOT met'}"
-        )
+        verdict = "met" if speed >= TARGET else "NOT met"
+        print(f"128 pixels: {speed:.0f} galaxies/s, aim {TARGET}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ __all__ = [
 
 _TRUNCATION = 4.2  # radius at which disks fade, in scale lengths
 _FADE = 0.35
+_CUSP_SAMPLES = 5  # samples along a side of a pixel near the centre of a Sersic profile
 
 
 def fade(x, width):
@@ -102,7 +103,8 @@ def edge_on_profile(u, v, scale, height):
 @lru_cache(maxsize=1)
 def _cusp_offsets():
     """Sub-pixel offsets, in pixels, that divide a pixel into 5 x 5."""
-    offsets = (np.arange(5, dtype=np.float32) - 2) / 5
+    middle = (_CUSP_SAMPLES - 1) / 2
+    offsets = ((np.arange(_CUSP_SAMPLES) - middle) / _CUSP_SAMPLES).astype(np.float32)
     return offsets
 
 
@@ -150,7 +152,9 @@ def sersic_profile(u, v, radius, index, axis_ratio, *, pixel_scale, rotation=Non
     flux = 2 * math.pi * radius**2 * axis_ratio * index * math.exp(b) * b ** (-2 * index)
     norm = np.float32(1 / (flux * special.gamma(2 * index)))
     inverse, flatten = np.float32(1 / radius**2), np.float32(1 / (radius * axis_ratio) ** 2)
-    tiny = np.float32(1e-8 if rotation is not None else (0.3 * pixel_scale / radius) ** 2)
+    # The mean of the cusp over a pixel is its value some 0.3 pixels from the centre.
+    sample = pixel_scale if rotation is None else pixel_scale / _CUSP_SAMPLES
+    tiny = np.float32((0.3 * sample / radius) ** 2)
     image = _sersic_shape(u * u * inverse + v * v * flatten + tiny, index, b)
     if rotation is not None:
         ny, nx = u.shape
