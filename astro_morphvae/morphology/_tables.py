@@ -35,7 +35,7 @@ def as_features(latents, column):
     values = np.ma.filled(np.ma.asarray(getattr(values, "value", values), dtype=float), np.nan)
     if values.ndim > 2:
         raise ValueError(f"latents[{column!r}] has shape {values.shape}; (n, d) is needed")
-    return values.reshape(len(values), -1)
+    return values if values.ndim == 2 else values[:, None]
 
 
 def good_rows(latents, X):

@@ -359,7 +359,8 @@ def model_hash(meta):
     str or None
         The hash, if there is one.
     """
-    return meta.get("model_hash")
+    model = meta.get("model")
+    return model if isinstance(model, str) else None
 
 
 def _status(latents, X):

@@ -29,7 +29,7 @@ class MorphologyFitter:
         (``get_tree("gz2", columns="debiased")``).
     estimator : scikit-learn classifier or pipeline, optional
         Anything with ``predict_proba``; it is copied, never changed. By default a random forest of
-        400 trees, with out-of-bag votes for the calibration.
+        300 trees, with out-of-bag votes for the calibration.
     questions : sequence of (str or `LabelRule`), or "xu2023", optional
         Questions to learn: names in the tree, rules of one's own, or the seven of the reference
         study (`XU2023_QUESTIONS`). By default all questions of the tree for which there are votes.
@@ -41,8 +41,11 @@ class MorphologyFitter:
         Least number of volunteers who answered a question, see `select_labels`.
     test_fraction : float
         Share of galaxies set aside, the same ones for all questions.
-    calibration : {"isotonic", "temperature"} or None
-        How probabilities are calibrated, on training galaxies that the classifier did not see.
+    calibration : {"temperature", "isotonic"} or None
+        How probabilities are calibrated, on training galaxies that the classifier did not see. A
+        temperature softens or sharpens them and keeps the labels; it works with few examples.
+        Isotonic regression also returns them to the proportions of the sample, which undoes
+        ``class_weight``: better calibrated with many examples, but rare labels are given less.
     class_weight : {"balanced"} or None
         Weigh classes equally in training; an estimator's own setting is left as it is.
     features : str
@@ -72,7 +75,7 @@ class MorphologyFitter:
         threshold=0.6,
         min_votes=0,
         test_fraction=0.3,
-        calibration="isotonic",
+        calibration="temperature",
         class_weight="balanced",
         features="z_mean",
         min_examples=10,
@@ -381,7 +384,7 @@ class MorphologyFitter:
 def _default_forest():
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(400, min_samples_leaf=2, max_features="sqrt", oob_score=True)
+    return RandomForestClassifier(300, min_samples_leaf=2, max_features="sqrt", oob_score=True)
 
 
 def _balanced_weights(estimator, y):

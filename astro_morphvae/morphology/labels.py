@@ -17,6 +17,11 @@ UNLABELLED = "unlabelled"
 """What a masked label shows when filled."""
 
 
+def _check_threshold(name, value):
+    if not 0 <= float(value) < 1:
+        raise ValueError(f"{name} must lie in [0, 1), not {value!r}")
+
+
 @dataclass(frozen=True)
 class Requirement:
     """A vote fraction that must lie above a threshold (strictly).
@@ -166,11 +171,6 @@ References
 ----------
 .. [1] Xu et al. 2023, MNRAS 526, 6391.
 """
-
-
-def _check_threshold(name, value):
-    if not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must lie in [0, 1), not {value!r}")
 
 
 def _fraction(votes, column):
