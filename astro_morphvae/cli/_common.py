@@ -1,10 +1,10 @@
 """What the commands share: options, reading of inputs, safe writing of tables."""
 
 import argparse
-import contextlib
-import os
 import sys
 from pathlib import Path
+
+from .._writing import writing
 
 __all__ = [
     "add_cutout_options",
@@ -18,10 +18,8 @@ __all__ = [
     "say",
     "selected",
     "write_table",
-    "writing",
 ]
 
-IMAGE_SUFFIXES = (".fits", ".fit", ".fits.fz", ".fits.gz", ".png", ".jpg", ".jpeg")
 TABLE_FORMATS = {
     ".ecsv": "ascii.ecsv",
     ".fits": "fits",
@@ -136,19 +134,6 @@ def check_output(path, overwrite, *, suffixes=None):
         raise FileNotFoundError(f"{path}: the folder {path.absolute().parent} does not exist")
 
 
-@contextlib.contextmanager
-def writing(path):
-    """Give a path to write to; what was written replaces ``path`` only once it is whole."""
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-
-
 def write_table(table, path):
     """Write a table in the format its name tells."""
     with writing(path) as part:
@@ -215,10 +200,7 @@ def read_cutouts(args, name="cutouts"):
             option = "--" + next(iter(keywords)).replace("_", "-")
             raise ValueError(f"{option} is for image files; {paths[0]} is a CutoutSet file")
         return CutoutSet.read(paths[0])
-    files = []
-    for path in paths:
-        files += _images_in(path) if path.is_dir() else [path]
-    return CutoutSet.from_files(files, **keywords)
+    return CutoutSet.from_files(paths[0] if len(paths) == 1 else paths, **keywords)
 
 
 def is_cutout_set_file(path):
@@ -237,14 +219,3 @@ def is_cutout_set_file(path):
     from ..io import is_cutout_set
 
     return Path(path).is_file() and is_cutout_set(path)
-
-
-def _images_in(folder):
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES)
-    )
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no file ending in {', '.join(IMAGE_SUFFIXES)}")
-    return files

@@ -1,0 +1,223 @@
+"""The main job, end to end, on simulated galaxies: cutouts in, tables and figures out.
+
+Run by ``morphvae demo``. Galaxies kept aside are seen neither by the auto-encoder nor by the
+classifiers; on them the latents are compared with the majority answer and with 40 principal
+components under the same classifier.
+"""
+
+import contextlib
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable, vstack
+from tqdm import tqdm
+
+from ._optional import import_optional
+from ._writing import writing
+from .exceptions import MorphVAEWarning
+
+__all__ = ["run_demo"]
+
+_FIELD_OF_VIEW = 128 * 0.262 * u.arcsec
+_LATENT_DIM = 40
+_QUESTION_OF_MAP = "smooth-or-featured"
+_CONTENTS = {
+    "catalog.ecsv": "the simulated galaxies: positions, votes, true parameters",
+    "model.keras": "the fitted model",
+    "latents.ecsv": "one row a galaxy: latents with uncertainties",
+    "morphology.ecsv": "one row a galaxy: labels and probabilities",
+    "evaluation.ecsv": "scores on the galaxies kept aside, with intervals",
+    "classifier.skops": "the fitted classifier",
+    "galaxies.png": "some galaxies, with the labels given to them",
+    "reconstructions.png": "galaxies, their reconstructions, and what is left",
+    "latent_map.png": "the latents in two dimensions, by label",
+    "confusion.png": "labels given against true labels",
+    "training.png": "the course of the fit",
+}
+
+
+def run_demo(
+    output,
+    *,
+    n=2800,
+    size=64,
+    epochs=20,
+    seed=1,
+    progress=True,
+    report=None,
+):
+    """Simulate, fit, encode, classify, evaluate and draw.
+
+    Parameters
+    ----------
+    output : path-like
+        Folder for the results, made if need be; files of an earlier run in it are replaced.
+    n : int, optional
+        Number of galaxies to simulate; 30 % of them are kept aside.
+    size : int, optional
+        Side of the cutouts in pixels. Their field of view is always that of 128 DECaLS pixels.
+    epochs : int, optional
+        Epochs of the fit.
+    seed : int, optional
+        Seed of everything.
+    progress : bool, optional
+        Show progress bars.
+    report : callable, optional
+        Called with each line of the report; nothing is said by default.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        One row a question and method ("latents", "PCA(40)"): scores on the galaxies kept aside, as
+        `~astro_morphvae.morphology.evaluate` gives them. ``meta["times"]`` has seconds a stage.
+    """
+    import_optional("matplotlib", needed_for="the figures of the demo")
+    from . import MorphologyFitter, datasets
+    from .morphology import evaluate, pca_features
+
+    report = report or (lambda line="": None)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    results = _Folder(output)
+    clock = _Clock()
+
+    report(f"simulating {n} galaxies as DECaLS sees them, {size} x {size} pixels ...")
+    with clock("simulate"):
+        galaxies = datasets.make_galaxies(
+            n, size=size, pixel_scale=_FIELD_OF_VIEW / size, seed=seed
+        )
+    fitter = MorphologyFitter(tree="gz-decals", seed=seed)
+    test = _choose_test_rows(fitter, galaxies)
+    results.table("catalog.ecsv", galaxies.catalog)
+
+    report(f"fitting the auto-encoder to {np.sum(~test)} of them, without labels ...")
+    with clock("fit"):
+        model = _fit(galaxies[~test], epochs=epochs, seed=seed, progress=progress)
+    results.write("model.keras", lambda path: model.write(path, overwrite=True))
+
+    report("encoding all of them ...")
+    with clock("encode"):
+        latents = model.encode(galaxies, progress=progress)
+    results.table("latents.ecsv", latents)
+
+    report("classifying: the same forest on latents and on principal components ...")
+    with clock("classify"):
+        features = {
+            "latents": latents,
+            f"PCA({_LATENT_DIM})": pca_features(galaxies, _LATENT_DIM, fit_rows=~test),
+        }
+        classifiers, scores = {}, []
+        for name in tqdm(features, desc="classify", disable=not progress):
+            with _quiet_about_rare_answers():
+                classifiers[name] = fitter(features[name], galaxies.catalog, test_rows=test)
+            table = evaluate(
+                classifiers[name], features[name], galaxies.catalog, rows=test, seed=seed
+            )
+            table.add_column(np.full(len(table), name), name="method", index=0)
+            scores.append(table)
+        labels = classifiers["latents"](latents)
+    evaluation = vstack(scores, metadata_conflicts="silent")
+    results.table("morphology.ecsv", labels)
+    results.table("evaluation.ecsv", evaluation)
+    results.write(
+        "classifier.skops", lambda path: classifiers["latents"].write(path, overwrite=True)
+    )
+
+    report("drawing ...")
+    with clock("draw"):
+        _draw(results, model, galaxies, test, latents, labels, classifiers["latents"])
+
+    _report_scores(report, scores, int(test.sum()))
+    report()
+    report("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in clock.times.items()))
+    report(f"tables and figures are in {output.absolute()}:")
+    for name, text in results.made.items():
+        report(f"  {name:24s} {text}")
+    evaluation.meta["times"] = dict(clock.times)
+    return evaluation
+
+
+def _choose_test_rows(fitter, galaxies):
+    """Return which galaxies to keep aside, (n,) bool, the answers in proportion."""
+    stand_in = QTable(galaxies.catalog["id", "status"])
+    stand_in["z_mean"] = np.zeros((len(galaxies), 1))
+    return fitter.split(stand_in, galaxies.catalog)
+
+
+def _fit(galaxies, *, epochs, seed, progress):
+    from . import VAE, LatentModel, VAEFitter
+
+    network = VAE(_LATENT_DIM, image_size=galaxies.size[0], n_bands=galaxies.n_bands, seed=seed)
+    fitter = VAEFitter(
+        epochs=epochs, batch_size=64, schedule="cosine", seed=seed, progress=progress
+    )
+    return fitter(LatentModel(network), galaxies)
+
+
+@contextlib.contextmanager
+def _quiet_about_rare_answers():
+    # A small sample lacks examples of the rarest answers; the table of scores shows which.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="too few training", category=MorphVAEWarning)
+        yield
+
+
+def _report_scores(report, scores, n_test):
+    """Report balanced accuracy by question and method, on the galaxies kept aside."""
+    methods = [table["method"][0] for table in scores]
+    report()
+    report(f"balanced accuracy on {n_test} galaxies kept aside (95 % interval)")
+    report(f"  {'question':22s} {'n':>4s}  majority" + "".join(f"  {m:>16s}" for m in methods))
+    for row in range(len(scores[0])):
+        first = scores[0][row]
+        cells = "".join(
+            f"  {t['balanced_accuracy'][row]:.2f} ({t['balanced_accuracy_low'][row]:.2f}-"
+            f"{t['balanced_accuracy_high'][row]:.2f})"
+            for t in scores
+        )
+        report(
+            f"  {first['question']:22s} {first['n_test']:4d}  "
+            f"{first['majority_balanced_accuracy']:8.2f}{cells}"
+        )
+    means = [np.nanmean(table["balanced_accuracy"]) for table in scores]
+    majority = np.nanmean(scores[0]["majority_balanced_accuracy"])
+    cells = "".join(f"  {mean:.2f}{'':12s}" for mean in means)
+    report(f"  {'mean':22s} {'':4s}  {majority:8.2f}{cells}")
+
+
+class _Clock:
+    """Seconds that each stage takes."""
+
+    def __init__(self):
+        self.times = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        start = time.perf_counter()
+        yield
+        self.times[name] = time.perf_counter() - start
+
+
+class _Folder:
+    """Files of the run, each written beside and renamed, and what is in them."""
+
+    def __init__(self, path):
+        self.path = path
+        self.made = {}
+
+    def write(self, name, function):
+        """Call ``function`` with a path to write to, then give the file its name."""
+        with writing(self.path / name) as part:
+            function(part)
+        self.made[name] = _CONTENTS[name]
+
+    def table(self, name, table):
+        """Write a table."""
+        self.write(name, lambda path: table.write(path, format="ascii.ecsv"))
+
+    def figure(self, name, figure):
+        """Write a figure."""
+        self.write(name, lambda path: figure.savefig(path, dpi=110, bbox_inches="tight"))
