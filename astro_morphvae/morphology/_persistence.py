@@ -4,12 +4,12 @@ Nothing in the file is executed, and decision trees, whose stored indices scikit
 without looking, are checked before they are used.
 """
 
-import contextlib
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from .._writing import writing
 
 __all__ = ["read_state", "write_state"]
 
@@ -36,18 +36,13 @@ def write_state(path, state, overwrite=False):
     path = Path(path)
     if path.exists() and not overwrite:
         raise OSError(f"path={str(path)!r} exists; pass overwrite=True to replace it")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with writing(path) as part:
         skops.io.dump(
             {"format": _FORMAT, "format_version": _VERSION, "state": state},
             part,
             compression=zipfile.ZIP_DEFLATED,
             compresslevel=1,
         )
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def read_state(path, trusted=()):
@@ -73,23 +68,24 @@ def read_state(path, trusted=()):
         If the file is foreign, damaged, of a later version, or holds types that are not trusted.
     """
     import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"path={str(path)!r} does not exist")
     try:
+        content = skops.io.load(path, trusted=[_TREE, *trusted])
+    except UntrustedTypesFoundException as error:
         unknown = set(skops.io.get_untrusted_types(file=path)) - {_TREE, *trusted}
-        content = None if unknown else skops.io.load(path, trusted=[_TREE, *trusted])
+        raise ValueError(
+            f"path={str(path)!r} holds types that are not trusted: {sorted(unknown)}; if you know "
+            "and trust them, name them in the argument trusted"
+        ) from error
     except Exception as error:
         # A damaged file fails wherever the damage is: in the archive, its schema or its arrays.
         raise ValueError(
             f"path={str(path)!r} is no readable classifier file ({type(error).__name__}: {error})"
         ) from error
-    if unknown:
-        raise ValueError(
-            f"path={str(path)!r} holds types that are not trusted: {sorted(unknown)}; if you know "
-            "and trust them, name them in the argument trusted"
-        )
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"path={str(path)!r} is a skops file, but not one of a classifier")
     if content["format_version"] > _VERSION:
