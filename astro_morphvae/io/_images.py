@@ -138,7 +138,7 @@ def _with_unit(record, unit):
 
 
 def _record_of_lost(error):
-    """What the header still says of an image whose pixels are lost."""
+    """Keep what the header still says of an image whose pixels are lost."""
     record = Record(status=str(error))
     header, shape = error.header, error.shape
     if header is None or len(shape) not in (2, 3):
