@@ -5,8 +5,10 @@ import math
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, QTable
+from scipy import special
 
 from ..decision_trees import GZ_DECALS
+from .profiles import sersic_b
 from .votes import true_answers
 
 __all__ = ["galaxy_catalog"]
@@ -24,12 +26,13 @@ def _half_light_radius(galaxy):
     host = galaxy.hosts[0]
     if host.disk_scale == 0:
         return host.bulge_radius
-    # Growth curves of bulge (as in its Sersic half-light radius) and disk, blended by their light.
-    radius = np.linspace(0.02, 6, 300) * host.disk_scale
+    # Growth curves of both components (Graham & Driver 2005, PASA 22, 118), on common ellipses.
+    radius = np.geomspace(0.02, 6, 100) * max(host.disk_scale, host.bulge_radius)
     x = radius / host.disk_scale
     disk = 1 - (1 + x) * np.exp(-x)
-    bulge = 1 - np.exp(
-        -math.log(2) * (radius / host.bulge_radius) ** (1.6 / max(host.bulge_index, 0.5) ** 0.5)
+    index = host.bulge_index
+    bulge = special.gammainc(
+        2 * index, sersic_b(index) * (radius / host.bulge_radius) ** (1 / index)
     )
     growth = host.bulge_fraction * bulge + (1 - host.bulge_fraction) * disk
     return float(np.interp(0.5, growth, radius))

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 __all__ = ["CLASS_MIX", "Galaxy", "Host", "Tail", "draw_galaxy"]
 
-#: Share of each class in a sample, before normalisation. Nature's mix would leave most questions
-#: without examples in a sample of 2,000 (bulgeless edge-on disks, cigars and mergers are a few per
-#: cent each); this one asks every question of at least an eighth of the galaxies and gives the
-#: rarest answer of the seven reference questions some 60 of them: smooth classes a quarter, edge-on
-#: disks an eighth in three kinds of bulge, face-on disks (which carry bar, arm, winding and bulge
-#: questions) close to a half, and three grades of interaction 15 per cent.
+#: Share of each class in a sample, before normalisation. In nature's mix most answers would be
+#: too rare to learn in a sample of 2,000: cigars, bulgeless edge-on disks and mergers are a few
+#: per cent each. Here smooth galaxies are a quarter, in three nearly equal classes; edge-on disks
+#: an eighth, with three kinds of bulge; face-on disks, which alone carry the questions on bar,
+#: arms, winding and bulge size, close to a half; interacting galaxies of three grades 15 per
+#: cent. The rarest class of the reference's seven questions then has some 100 members in 2,000,
+#: and the rarest answer of the whole tree (artifacts, five arms and more) some 40.
 CLASS_MIX = {
     "smooth-round": 0.085,
     "smooth-in-between": 0.085,
@@ -254,10 +255,10 @@ def _disk(rng, spiral):
     if bar != "no":
         strong = bar == "strong"
         host.bar_length = scale * (_uniform(rng, 1.15, 1.7) if strong else _uniform(rng, 0.65, 0.9))
-        host.bar_length = max(host.bar_length, 2.6 if strong else 1.5)
+        host.bar_length = max(host.bar_length, 3.1 if strong else 1.5)
         host.bar_axis_ratio = _uniform(rng, 0.2, 0.3) if strong else _uniform(rng, 0.38, 0.5)
         host.bar_fraction = (
-            _uniform(rng, 0.13, 0.22) if strong else _uniform(rng, 0.045, 0.08)
+            _uniform(rng, 0.15, 0.25) if strong else _uniform(rng, 0.045, 0.08)
         ) * (1 - fraction)
         host.bar_angle = math.pi * rng.random()
     if rng.random() < (0.12 if spiral else 0.35):

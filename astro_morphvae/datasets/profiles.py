@@ -16,6 +16,7 @@ __all__ = [
     "edge_on_profile",
     "exponential_profile",
     "fade",
+    "sersic_b",
     "sersic_profile",
     "shell_profile",
     "spiral_crests",
@@ -37,13 +38,18 @@ def _falloff(x):
     return fade(x - np.float32(_TRUNCATION), _FADE)
 
 
+def _integral(y, x):
+    """Integral of samples on an even grid, by the trapezoidal rule."""
+    return (y.sum() - 0.5 * (y[0] + y[-1])) * (x[1] - x[0])
+
+
 @lru_cache(maxsize=1)
 def _disk_norms():
     """Integrals of the face-on (x dx) and of the edge-on (dx) truncated disk, in scale lengths."""
     x = np.linspace(0, 9, 9001)
     fall = 1 / (1 + np.exp((x - _TRUNCATION) / _FADE))
-    face_on = np.trapezoid(x * np.exp(-x) * fall, x)
-    edge_on = np.trapezoid(np.sqrt(1 + 0.5 * np.pi * x) * np.exp(-x) * fall, x)
+    face_on = _integral(x * np.exp(-x) * fall, x)
+    edge_on = _integral(np.sqrt(1 + 0.5 * np.pi * x) * np.exp(-x) * fall, x)
     return float(face_on), float(edge_on)
 
 
@@ -108,7 +114,7 @@ def _cusp_offsets():
     return offsets
 
 
-def _sersic_b(index):
+def sersic_b(index):
     """Coefficient b_n of the Sersic profile (Ciotti & Bertin 1999, A&A 352, 447)."""
     n = index
     return 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2) + 131 / (1148175 * n**3)
@@ -148,7 +154,7 @@ def sersic_profile(u, v, radius, index, axis_ratio, *, pixel_scale, rotation=Non
     ----------
     .. [1] Sersic 1963, BAAA 6, 41. [2] Graham & Driver 2005, PASA 22, 118.
     """
-    b = _sersic_b(index)
+    b = sersic_b(index)
     flux = 2 * math.pi * radius**2 * axis_ratio * index * math.exp(b) * b ** (-2 * index)
     norm = np.float32(1 / (flux * special.gamma(2 * index)))
     inverse, flatten = np.float32(1 / radius**2), np.float32(1 / (radius * axis_ratio) ** 2)
@@ -326,7 +332,7 @@ def _tail_flux(start, extent, slope, width):
     fade = np.exp(-0.7 * along) * (1 - np.exp(-12 * along)) / (1 + np.exp(9 * (along - 1)))
     arc = start * np.exp(along * extent * slope) * math.hypot(1, slope)
     section = math.sqrt(2 * math.pi) * width * (1 + 0.8 * along)
-    return extent * np.trapezoid(fade * arc * section, along)
+    return extent * _integral(fade * arc * section, along)
 
 
 def shell_profile(r, azimuth, radius, width=0.22, concentration=2.2):

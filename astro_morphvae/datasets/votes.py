@@ -182,6 +182,9 @@ def answer_probabilities(galaxy, seen):
     if galaxy.bar:  # nearer to the neighbouring answer where the bar is short or wide
         reach = bar_length / max(host.disk_scale, 1e-3)
         bar_scale += 0.15 * (reach - (1.4 if galaxy.bar == "strong" else 0.78)) * (bar_length > 0)
+        # A bar that points at us looks short.
+        across = host.axis_ratio * math.sin(host.bar_angle)
+        bar_scale *= 0.5 + 0.5 * math.hypot(math.cos(host.bar_angle), across)
     bulge = host.bulge_fraction if not smooth else 0.55
     bulge_probabilities = _near("bulge-size", math.sqrt(max(bulge, 0.0025)), blur)
 
