@@ -1,7 +1,10 @@
 """Configuration of the documentation, on top of the settings that astropy shares."""
 
+import contextlib
+import io
 import os
 from importlib.metadata import metadata
+from pathlib import Path
 
 from sphinx_astropy.conf.v2 import *  # noqa: F403
 from sphinx_astropy.conf.v2 import (
@@ -10,6 +13,8 @@ from sphinx_astropy.conf.v2 import (
     html_theme_options,
     intersphinx_mapping,
 )
+
+from astro_morphvae.cli import COMMANDS, main
 
 # -- Project ---------------------------------------------------------------------------------------
 
@@ -47,3 +52,15 @@ html_theme_options |= {
     "logo": {"text": project},
 }
 html_context = {"default_mode": "light"}
+
+# -- The help of the command line, as it is --------------------------------------------------------
+
+os.environ["COLUMNS"] = "96"
+generated = Path(__file__).parent / "generated"
+generated.mkdir(exist_ok=True)
+for command in COMMANDS:
+    name = command.__name__.rpartition(".")[2]
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text):
+        main([name, "--help"])
+    (generated / f"morphvae_{name}.txt").write_text(help_text.getvalue())
