@@ -1,5 +1,6 @@
 """Images that arrive one by one, in any order and from any thread, put together into one set."""
 
+from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ class Assembler:
         Their pixel scale in arcsec, likewise.
     first_row : int, optional
         Number of the first row, for errors.
+    empty : callable, optional
+        Makes the array of the pixels from its shape; a new array by default.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Assembler:
         layout=None,
         reference_scale=None,
         first_row=0,
+        empty=None,
     ):
         self.n = n
         self.layout = layout
@@ -76,6 +80,7 @@ class Assembler:
         self._pixel_scale = None if pixel_scale is None else pixel_scale.to_value(u.arcsec)
         self._resize = resize
         self._first_row = first_row
+        self._empty = empty or partial(np.empty, dtype=np.float32)
         self._reference_scale = reference_scale
         self._lock = Lock()
         self._keys = {}
@@ -90,9 +95,9 @@ class Assembler:
     def _allocate(self):
         layout = self.layout
         shape = (self.n, len(layout.bands), *layout.size)
-        self._data = np.empty(shape, dtype=np.float32)
+        self._data = self._empty(shape)
         if layout.has_ivar:
-            self._ivar = np.empty(shape, dtype=np.float32)
+            self._ivar = self._empty(shape)
 
     def _mask_array(self):
         with self._lock:

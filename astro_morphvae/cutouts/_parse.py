@@ -302,25 +302,32 @@ def clean_pixels(data, ivar, mask, *, blank_zero=True):
         Bands without a usable pixel.
     """
     bad = mask if mask is not None and mask.any() else None
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = data.sum(axis=(1, 2), dtype=np.float64)
-        total_ivar = None if ivar is None else ivar.sum(axis=(1, 2), dtype=np.float64)
-        if not np.isfinite(total).all():
+    # NaN comes through minimum and maximum, which are the cheapest passes over the pixels.
+    lowest, highest = _extremes(data)
+    with np.errstate(invalid="ignore"):
+        if not (np.isfinite(lowest) & np.isfinite(highest)).all():
             invalid = ~np.isfinite(data)
-            if invalid.any():
-                bad = invalid if bad is None else bad | invalid
-        # An inverse variance of 0 says that nothing is known: no error, and no weight.
-        if ivar is not None and (not np.isfinite(total_ivar).all() or ivar.min() < 0):
-            invalid = ~(np.isfinite(ivar) & (ivar >= 0))
             bad = invalid if bad is None else bad | invalid
+        if ivar is not None:
+            # An inverse variance of 0 says that nothing is known: no error, and no weight.
+            least, most = _extremes(ivar)
+            if not ((least >= 0) & np.isfinite(most)).all():
+                invalid = ~(np.isfinite(ivar) & (ivar >= 0))
+                bad = invalid if bad is None else bad | invalid
     blank = set()
     if bad is not None:
         blank.update(np.flatnonzero(bad.all(axis=(1, 2))))
     if blank_zero:
-        blank.update(band for band in np.flatnonzero(total == 0) if not np.any(data[band]))
+        blank.update(np.flatnonzero((lowest == 0) & (highest == 0)))
     if ivar is not None:
-        blank.update(np.flatnonzero(total_ivar == 0))
+        blank.update(np.flatnonzero(most == 0))
     return bad, sorted(int(band) for band in blank)
+
+
+def _extremes(images):
+    # Contiguous pixels as one axis; a view where it can be, else one copy.
+    flat = images.reshape(len(images), -1)
+    return flat.min(axis=1), flat.max(axis=1)
 
 
 def status_of(data, blank, bands):

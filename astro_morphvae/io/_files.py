@@ -4,6 +4,7 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from sys import getrefcount
 
 import astropy.units as u
 import numpy as np
@@ -185,6 +186,7 @@ def _batches(paths, batch_size, options, ids, n_workers, prefetch):
     layout, scale = _first_layout(paths, options)
     starts = range(0, len(paths), batch_size)
     pool = ThreadPoolExecutor(_number_of_workers(n_workers))
+    recycler = _Recycler()
 
     def submit(start):
         rows = range(start, min(start + batch_size, len(paths)))
@@ -194,6 +196,7 @@ def _batches(paths, batch_size, options, ids, n_workers, prefetch):
             layout=layout,
             reference_scale=scale,
             first_row=start,
+            empty=recycler.empty,
         )
         futures = [
             pool.submit(lambda row=row: assembler.put(row - start, options.read(paths[row])))
@@ -233,6 +236,25 @@ def _first_layout(paths, options):
         if row >= 1000:
             break
     return None, None
+
+
+class _Recycler:
+    """Arrays that are used again when nobody holds them any more.
+
+    Memory that is new to a process costs more to touch first than a file costs to read.
+    """
+
+    def __init__(self):
+        self._arrays = []
+
+    def empty(self, shape):
+        # References of an array that is free: the list, and the argument of getrefcount. Views
+        # of an array hold it too.
+        for number in range(len(self._arrays)):
+            if getrefcount(self._arrays[number]) == 2 and self._arrays[number].shape == shape:
+                return self._arrays[number][...]
+        self._arrays.append(np.empty(shape, dtype=np.float32))
+        return self._arrays[-1][...]
 
 
 class _Options:
