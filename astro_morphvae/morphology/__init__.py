@@ -2,7 +2,13 @@
 
 from .baselines import pca_features
 from .classifier import MorphologyClassifier
-from .evaluation import compare_features, confusion_counts, evaluate, evaluate_predictions
+from .evaluation import (
+    compare_features,
+    confusion_counts,
+    evaluate,
+    evaluate_predictions,
+    label_confidence,
+)
 from .fitter import MorphologyFitter
 from .labels import XU2023_QUESTIONS, LabelRule, Requirement, select_labels
 
@@ -16,6 +22,7 @@ __all__ = [
     "confusion_counts",
     "evaluate",
     "evaluate_predictions",
+    "label_confidence",
     "pca_features",
     "select_labels",
 ]

@@ -13,7 +13,13 @@ from .fitter import MorphologyFitter
 from .labels import select_labels
 from .metrics import SCORES, bootstrap_weights, interval, score_sums
 
-__all__ = ["compare_features", "confusion_counts", "evaluate", "evaluate_predictions"]
+__all__ = [
+    "compare_features",
+    "confusion_counts",
+    "evaluate",
+    "evaluate_predictions",
+    "label_confidence",
+]
 
 _MAJORITY = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -143,12 +149,44 @@ def confusion_counts(predictions, truth, question):
     ValueError
         If either table lacks the question.
     """
-    if question not in _labels_of(predictions) or question not in truth.colnames:
-        raise ValueError(f"question={question!r} is not a column of both predictions and truth")
+    _check_question(predictions, truth, question)
     place = match_rows(predictions, truth)
     labels, true, given, _, _ = _coded(predictions, truth, place, question)
     counts = np.bincount(true * len(labels) + given, minlength=len(labels) ** 2)
     return labels, counts.reshape(len(labels), -1)
+
+
+def label_confidence(predictions, truth, question):
+    """How sure the classifier was of each label, and whether it was right.
+
+    Parameters
+    ----------
+    predictions, truth : `~astropy.table.Table`
+        As for `evaluate_predictions`.
+    question : str
+        The question.
+
+    Returns
+    -------
+    confidence : (n,) array of float
+        Probability of the label given, for the n galaxies that have both labels.
+    correct : (n,) array of bool
+        Whether it is the true one.
+
+    Raises
+    ------
+    ValueError
+        If either table lacks the question.
+    """
+    _check_question(predictions, truth, question)
+    place = match_rows(predictions, truth)
+    _, true, given, sure, _ = _coded(predictions, truth, place, question)
+    return sure, true == given
+
+
+def _check_question(predictions, truth, question):
+    if question not in _labels_of(predictions) or question not in truth.colnames:
+        raise ValueError(f"question={question!r} is not a column of both predictions and truth")
 
 
 def compare_features(
