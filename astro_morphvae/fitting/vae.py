@@ -35,6 +35,7 @@ _HISTORY = (
     "beta",
     "time",
 )
+_N_SAMPLE = 256  # training images from which a fresh network takes its noise and typical numbers
 # Settings that may differ between the start of a fit and its resumption.
 _FREE_SETTINGS = ("checkpoint", "progress")
 
@@ -44,7 +45,7 @@ class VAEFitter:
 
     Adam [1]_ on the negative evidence lower bound. Where cutouts carry an inverse variance it
     weighs their pixels; where they do not, the noise of each band is learned. Masked pixels weigh
-    nothing. The same seed gives the same weights, bit for bit, on the same CPU with as many threads.
+    nothing. On one CPU, with as many threads, the same seed gives the same weights bit for bit.
 
     Parameters
     ----------
@@ -208,10 +209,7 @@ class VAEFitter:
             check_compatible(model.network, provenance, sets["validation"], "validation")
         rows = self._split(sets)
         network = model.network if inplace else copy.deepcopy(model.network)
-        if not network.softening_is_set:
-            sample = rows["train"][:: max(1, len(rows["train"]) // 256)]
-            pixels = PixelSource(cutouts.data, cutouts.ivar, cutouts.mask)
-            network.set_softening(fit_softening(*_for_softening(pixels, sample)))
+        _prepare(network, PixelSource(cutouts.data, cutouts.ivar, cutouts.mask), rows["train"])
         device = resolve_device(self.device)
         run = _Run(self, network, sets, rows, device, self._fingerprint(model, sets))
         with on_device(network, device):
@@ -466,6 +464,16 @@ def _survey(meta):
         if name in meta:
             return str(meta[name])
     return None
+
+
+def _prepare(network, source, rows):
+    """Let a network that never saw data take what it must from a sample: noise, typical numbers."""
+    sample = rows[:: max(1, len(rows) // _N_SAMPLE)]
+    if not network.softening_is_set:
+        network.set_softening(fit_softening(*_for_softening(source, sample)))
+    if not network.is_adapted:
+        groups = np.array_split(sample, range(64, len(sample), 64))
+        network.adapt(torch.from_numpy(source.read(group, likelihood=False)[0]) for group in groups)
 
 
 def _for_softening(source, rows):

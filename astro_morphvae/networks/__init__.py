@@ -6,6 +6,7 @@ from .layers import (
     Convolution,
     GroupNormalization,
     Linear,
+    PixelConvolution,
     ResidualBlock,
     UpsampledTransposedConvolution,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Convolution",
     "GroupNormalization",
     "Linear",
+    "PixelConvolution",
     "ResidualBlock",
     "ResidualDecoder",
     "ResidualEncoder",

@@ -2,6 +2,8 @@
 
 import torch
 
+from .layers import sum_per_channel
+
 __all__ = ["gaussian_divergence", "mean_square_per_band", "objective", "reconstruction_term"]
 
 
@@ -28,8 +30,8 @@ def mean_square_per_band(residual, valid=None):
     """Mean square of a residual, (n, band, y, x), over the valid pixels of each band: (band,)."""
     square = residual.square()
     if valid is None:
-        return square.mean(dim=(0, 2, 3))
-    return (square * valid).sum(dim=(0, 2, 3)) / valid.sum(dim=(0, 2, 3)).clamp_min(1.0)
+        return sum_per_channel(square) / (square.numel() / square.shape[1])
+    return sum_per_channel(square * valid) / sum_per_channel(valid).clamp_min(1.0)
 
 
 def reconstruction_term(residual, *, weight=None, valid=None, noise=None, noise_floor=0.0):
@@ -55,19 +57,18 @@ def reconstruction_term(residual, *, weight=None, valid=None, noise=None, noise_
     -------
     reconstruction : tensor, (n,)
     """
-    square = residual.square()
     if weight is not None:
         if noise_floor > 0:
             weight = weight / (1.0 + weight * noise_floor**2)
-        return 0.5 * (square * weight).sum(dim=(1, 2, 3))
-    variance = noise.square()
-    if valid is None:
-        square = square.sum(dim=(2, 3))
-        n_pixels = float(residual.shape[2] * residual.shape[3])
-    else:
-        square = (square * valid).sum(dim=(2, 3))
-        n_pixels = valid.sum(dim=(2, 3))
-    return 0.5 * (square / variance + n_pixels * torch.log(variance)).sum(dim=1)
+        return 0.5 * (residual.square() * weight).sum(dim=(1, 2, 3))
+    # Sums over whole objects only: they run through memory in order, sums per band do not.
+    square = (residual / noise.reshape(1, -1, 1, 1)).square()
+    n_pixels = residual.shape[2] * residual.shape[3]
+    if valid is not None:
+        square = square * valid
+        n_pixels = torch.stack([sum_per_channel(one[None]) for one in valid])
+    normalisation = (2.0 * n_pixels * torch.log(noise)).sum(dim=-1)
+    return 0.5 * (square.sum(dim=(1, 2, 3)) + normalisation)
 
 
 def objective(reconstruction, divergence, *, beta, free_bits=0.0, auxiliary=None):

@@ -11,6 +11,7 @@ from .layers import (
     Convolution,
     GroupNormalization,
     Linear,
+    PixelConvolution,
     ResidualBlock,
     to_channels_last,
 )
@@ -113,7 +114,7 @@ class ResidualDecoder(_Part):
             for i, (n_in, n_out) in enumerate(pairwise(widths))
         ]
         self.norm = GroupNormalization(widths[-1])
-        self.last = Convolution(widths[-1], self.n_bands, gain=0.1, seed=base + 1)
+        self.last = PixelConvolution(widths[-1], self.n_bands, gain=0.1, seed=base + 1)
         self.built = True
 
     def call(self, z, pose=None):

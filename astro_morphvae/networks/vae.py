@@ -10,6 +10,7 @@ from .likelihood import (
     objective,
     reconstruction_term,
 )
+from .orientation_free import OrientationFreeDecoder, OrientationFreeEncoder
 from .residual import ResidualDecoder, ResidualEncoder
 from .stretch import AsinhStretch
 from .xu2023 import Xu2023Decoder, Xu2023Encoder
@@ -18,7 +19,7 @@ __all__ = ["ARCHITECTURES", "VAE"]
 
 # name -> (encoder, decoder); see `VAE` for what they must offer.
 ARCHITECTURES = {
-    "default": (ResidualEncoder, ResidualDecoder),
+    "default": (OrientationFreeEncoder, OrientationFreeDecoder),
     "residual": (ResidualEncoder, ResidualDecoder),
     "xu2023": (Xu2023Encoder, Xu2023Decoder),
 }
@@ -33,6 +34,10 @@ def _positive_int(name, value):
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def _as_posterior(z_mean, z_log_var):
+    return z_mean.float(), z_log_var.float().clamp(*_LOG_VAR_RANGE)
 
 
 @keras.saving.register_keras_serializable(package="astro_morphvae")
@@ -82,8 +87,10 @@ class VAE(keras.Model):
     An architecture is a pair of Keras layers made as ``Encoder(latent_dim, image_size=, n_bands=,
     seed=, **options)``: ``encoder(x)`` returns ``(z_mean, z_log_var, pose)`` of stretched images,
     with pose `None` or (n, k); ``decoder(z, pose)`` returns stretched images and takes pose `None`.
-    A decoder's method ``auxiliary_loss(x, ivar, z)``, if it has one, returns an (n,) term that is
-    added to the loss.
+    An encoder may split its work into ``describe(x)``, which returns a description of the images
+    and the pose, and ``posterior(description)``; then ``decoder.auxiliary_loss(description, z)``
+    returns an (n,) term that is added to the loss. Such an encoder offers ``adapt(batches)`` and
+    ``is_adapted`` too, for what it must know of the data before the first step.
 
     References
     ----------
@@ -173,6 +180,24 @@ class VAE(keras.Model):
         """Set the noise of a stretched pixel, one number or one per band."""
         self._noise = torch.tensor(self._per_band("noise", noise), dtype=torch.float32)
 
+    @property
+    def is_adapted(self):
+        """Whether the encoder knows what it must of the data; True if it needs nothing."""
+        return getattr(self.encoder, "is_adapted", True)
+
+    def adapt(self, batches):
+        """Let the encoder see a sample of the data, where its architecture asks for that.
+
+        Parameters
+        ----------
+        batches : iterable of tensor, (n, band, y, x)
+            Flux, all finite.
+        """
+        if self.is_adapted:
+            return
+        stretch = self.stretch_layer
+        self.encoder.adapt([x if stretch is None else stretch(x) for x in batches])
+
     # ------------------------------------------------------------------------------- the two ways
     def encode(self, x):
         """Posterior of flux images.
@@ -194,7 +219,7 @@ class VAE(keras.Model):
     def encode_stretched(self, x):
         """As `encode`, for images that are stretched already."""
         z_mean, z_log_var, pose = self.encoder(x)
-        return z_mean.float(), z_log_var.float().clamp(*_LOG_VAR_RANGE), pose
+        return *_as_posterior(z_mean, z_log_var), pose
 
     def decode(self, z, pose=None):
         """Flux images, (n, band, y, x), of latents ``z``, (n, latent_dim)."""
@@ -280,7 +305,12 @@ class VAE(keras.Model):
             stretched = self.stretch_layer(x)
             if ivar is not None:
                 weight = self.stretch_layer.propagate_inverse_variance(ivar, x)
-        z_mean, z_log_var, pose = self.encode_stretched(stretched)
+        description = None
+        if hasattr(self.encoder, "describe"):
+            description, pose = self.encoder.describe(stretched)
+            z_mean, z_log_var = _as_posterior(*self.encoder.posterior(description))
+        else:
+            z_mean, z_log_var, pose = self.encode_stretched(stretched)
         z = z_mean if draw is None else z_mean + draw * torch.exp(0.5 * z_log_var)
         residual = stretched - self.decoder(z, pose).float()
         noise = None if weight is not None else self._noise_for(residual, valid, learn_noise)
@@ -289,8 +319,8 @@ class VAE(keras.Model):
         )
         divergence = gaussian_divergence(z_mean, z_log_var)
         terms = {"reconstruction": reconstruction, "kl": divergence.sum(dim=1)}
-        if hasattr(self.decoder, "auxiliary_loss"):
-            terms["auxiliary"] = self.decoder.auxiliary_loss(stretched, weight, z)
+        if description is not None:
+            terms["auxiliary"] = self.decoder.auxiliary_loss(description, z)
         terms["loss"] = objective(
             reconstruction,
             divergence,

@@ -6,7 +6,14 @@ import torch
 from torch.nn import functional
 
 from ._backend import keras
-from .layers import Convolution, Linear, UpsampledTransposedConvolution, to_channels_last
+from .layers import (
+    Convolution,
+    Linear,
+    PixelConvolution,
+    UpsampledTransposedConvolution,
+    halve_by_maximum,
+    to_channels_last,
+)
 
 __all__ = ["Xu2023Decoder", "Xu2023Encoder"]
 
@@ -71,7 +78,7 @@ class Xu2023Encoder(_Part):
         """Mean and log variance, (n, latent_dim) each, of images ``x``, (n, band, y, x)."""
         x = to_channels_last(x)
         for convolution in self.convolutions:
-            x = functional.leaky_relu(functional.max_pool2d(convolution(x), 2), _SLOPE)
+            x = functional.leaky_relu(halve_by_maximum(convolution(x)), _SLOPE)
         x = torch.flatten(x, 1)
         return self.mean(x), self.log_variance(x), None
 
@@ -92,7 +99,7 @@ class Xu2023Decoder(_Part):
             UpsampledTransposedConvolution(n_in, n_out, gain=_GAIN, seed=self.seed + 11 + i)
             for i, (n_in, n_out) in enumerate(pairwise(widths))
         ]
-        self.last = Convolution(_WIDTHS[0], self.n_bands, gain=_GAIN, seed=self.seed + 14)
+        self.last = PixelConvolution(_WIDTHS[0], self.n_bands, gain=_GAIN, seed=self.seed + 14)
         self.built = True
 
     def call(self, z, pose=None):
