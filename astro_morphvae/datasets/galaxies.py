@@ -111,8 +111,8 @@ class _Sky:
         return galaxy, foreground, (ra, dec), offset
 
 
-def _observe(telescope, drawn, seed, index, noise):
-    """Cutout, inverse variance and bad pixels of galaxy i."""
+def _observe(telescope, drawn, seed, index, noise, repeat=0):
+    """Cutout, inverse variance and bad pixels of galaxy i at a survey's ``repeat``-th look."""
     galaxy, foreground, *_ = drawn
     picture = telescope.blank()
     bands = telescope.bands
@@ -126,7 +126,7 @@ def _observe(telescope, drawn, seed, index, noise):
     if galaxy.artifact:
         bad = telescope.spoil(image, _generator(seed, index, _ARTIFACT), galaxy.artifact)
     name = int.from_bytes(telescope.survey.name.encode(), "little") % (2**31 - 1)
-    ivar = telescope.expose(image, _generator(seed, index, _NOISE, name), noise)
+    ivar = telescope.expose(image, _generator(seed, index, _NOISE, name, repeat), noise)
     if bad is not None:
         image[bad], ivar[bad] = 0, 0
     return image, ivar, bad
@@ -160,15 +160,16 @@ def _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, threads
     ids = [f"sim{sky.seed}-{i:06d}" for i in indices]
     catalog = galaxy_catalog(galaxies, ids, positions, seen, votes)
     sets = []
-    for survey, scale in zip(surveys, scales, strict=True):
+    for k, (survey, scale) in enumerate(zip(surveys, scales, strict=True)):
         telescope = Telescope(survey, size, scale)
+        repeat = sum(other.name == survey.name for other in surveys[:k])
         data = np.empty((n, len(survey.bands), size, size), np.float32)
         ivar = np.empty_like(data)
         masks = [None] * n
 
-        def work(row, telescope=telescope, data=data, ivar=ivar, masks=masks):
+        def work(row, telescope=telescope, repeat=repeat, data=data, ivar=ivar, masks=masks):
             data[row], ivar[row], masks[row] = _observe(
-                telescope, drawn[row], sky.seed, first + row, noise
+                telescope, drawn[row], sky.seed, first + row, noise, repeat
             )
 
         if threads == 1:

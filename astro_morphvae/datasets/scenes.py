@@ -103,8 +103,9 @@ class Grid:
 
 
 def _add(image, shape, fluxes):
+    scaled = np.empty_like(shape)
     for plane, flux in zip(image, fluxes, strict=True):
-        plane += shape * np.float32(flux)
+        plane += np.multiply(shape, np.float32(flux), out=scaled)
 
 
 def _scaled(factor, fluxes):

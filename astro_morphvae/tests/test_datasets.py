@@ -304,7 +304,7 @@ def test_noise_is_that_of_the_inverse_variance():
     for band in range(3):
         assert pulls[:, band].std() == pytest.approx(1, abs=0.01)
         assert pulls[:, band].mean() == pytest.approx(0, abs=0.01)
-        bright = noisy.ivar[:, band] < np.quantile(noisy.ivar[:, band], 0.01)
+        bright = noisy.ivar[:, band] < np.quantile(noisy.ivar[:, band], 0.05)
         assert pulls[:, band][bright].std() == pytest.approx(1, abs=0.05)
     sky = 1 / np.sqrt(noisy.ivar.max(axis=(0, 2, 3)))
     assert sky == pytest.approx(DECALS.sky_noise().value, rel=0.01)
@@ -378,6 +378,9 @@ def test_noise_of_a_pair_is_independent():
     noisy = make_survey_pair(8, **arguments)
     clean = make_survey_pair(8, noise=False, **arguments)
     one, two = ((a.data - b.data) * np.sqrt(a.ivar) for a, b in zip(noisy, clean, strict=True))
+    assert abs((one * two).mean()) < 0.02
+    again = make_survey_pair(8, surveys=(DECALS, DECALS), **arguments)
+    one, two = ((a.data - clean[0].data) * np.sqrt(a.ivar) for a in again)
     assert abs((one * two).mean()) < 0.02
     alone = make_galaxies(8, seed=17, size=64, foreground=False)
     assert np.array_equal(alone.data, noisy[0].data)
