@@ -259,7 +259,8 @@ def make_galaxies(
         "DECaLS", "BASS+MzLS" or a `Survey`.
     size : int, optional
         Width of the cutouts in pixels. The angular size of the galaxies does not follow it: at
-        0.262 arcsec per pixel, 128 pixels frame them as Galaxy Zoo does.
+        0.262 arcsec per pixel, 128 pixels frame them as Galaxy Zoo does. For smaller cutouts of the
+        same sky give coarser pixels too, such as 0.524 arcsec with 64.
     seed : int, optional
         Seed of everything random.
     pixel_scale : `~astropy.units.Quantity`, optional
