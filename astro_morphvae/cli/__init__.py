@@ -81,6 +81,9 @@ def main(argv=None):
     except SystemExit as stop:  # argparse has said what is wrong, or has printed the help
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
 
+    # Its log takes over the showing of warnings when it is imported: let it do so first.
+    import astropy  # noqa: F401
+
     label = f"morphvae {args.command}"
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning(label)

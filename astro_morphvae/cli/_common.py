@@ -13,7 +13,9 @@ __all__ = [
     "add_process_options",
     "check_output",
     "one_line",
+    "or_none",
     "read_cutouts",
+    "read_cutouts_in_batches",
     "read_table",
     "say",
     "selected",
@@ -68,10 +70,10 @@ def add_device_options(parser, *, batch_size):
     )
 
 
-def add_cutout_options(parser, name="cutouts"):
+def add_cutout_options(parser):
     """Add the positional argument for cutouts, and how image files are to be understood."""
     parser.add_argument(
-        name,
+        "cutouts",
         nargs="+",
         type=Path,
         metavar="CUTOUTS",
@@ -85,6 +87,27 @@ def add_cutout_options(parser, name="cutouts"):
         "--pixel-scale", type=float, metavar="ARCSEC", help="resample to this pixel scale"
     )
     group.add_argument("--resize", type=int, metavar="N", help="resample to N x N pixels")
+
+
+def or_none(kind):
+    """Make the type of an argument that may also be ``none``, which stands for None.
+
+    Parameters
+    ----------
+    kind : callable
+        Converts a text that is not ``none``.
+
+    Returns
+    -------
+    callable
+        To be given as ``type``.
+    """
+
+    def convert(text):
+        return None if text.lower() == "none" else kind(text)
+
+    convert.__name__ = kind.__name__  # argparse names it when it complains
+    return convert
 
 
 def selected(args, *names):
@@ -167,40 +190,82 @@ def read_table(path):
     return QTable.read(path, format=TABLE_FORMATS[path.suffix])
 
 
-def read_cutouts(args, name="cutouts"):
+def read_cutouts(args):
     """Read the cutouts that the options of `add_cutout_options` describe.
 
     Parameters
     ----------
     args : `argparse.Namespace`
         Parsed arguments.
-    name : str
-        Name of the positional argument.
 
     Returns
     -------
     CutoutSet
         Memory-mapped if it comes from a CutoutSet file.
     """
-    import astropy.units as u
-
     from ..cutouts import CutoutSet
 
-    paths = getattr(args, name)
-    for path in paths:
+    if is_cutout_set_file(args.cutouts[0]):
+        return _read_cutout_set(args)
+    return CutoutSet.from_files(_image_files(args), **_image_keywords(args))
+
+
+def read_cutouts_in_batches(args, batch_size):
+    """Read cutouts as `read_cutouts` does, but so that memory never holds many image files.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Parsed arguments.
+    batch_size : int
+        Number of image files in a batch.
+
+    Yields
+    ------
+    CutoutSet
+        The next rows; a CutoutSet file comes in one piece, memory-mapped.
+    """
+    from ..io import iter_file_batches
+
+    if is_cutout_set_file(args.cutouts[0]):
+        yield _read_cutout_set(args)
+    else:
+        files = _image_files(args)
+        yield from iter_file_batches(files, batch_size, **_image_keywords(args))
+
+
+def _read_cutout_set(args):
+    from ..cutouts import CutoutSet
+
+    path, *others = args.cutouts
+    if others:
+        raise ValueError(f"{path} is a CutoutSet file; give it alone, without {others[0]}")
+    keywords = _image_keywords(args)
+    if keywords:
+        option = "--" + next(iter(keywords)).replace("_", "-")
+        raise ValueError(f"{option} is for image files; {path} is a CutoutSet file")
+    return CutoutSet.read(path)
+
+
+def _image_files(args):
+    for path in args.cutouts:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-    keywords = {k: v for k, v in selected(args, "bands", "unit", "resize").items() if v is not None}
-    if args.pixel_scale is not None:
-        keywords["pixel_scale"] = args.pixel_scale * u.arcsec
-    if "bands" in keywords and "," in keywords["bands"]:
+        if path.is_dir() and len(args.cutouts) > 1:
+            raise ValueError(f"{path} is a folder; give it alone, or give files")
+    return args.cutouts[0] if len(args.cutouts) == 1 else args.cutouts
+
+
+def _image_keywords(args):
+    import astropy.units as u
+
+    keywords = selected(args, "bands", "unit", "pixel_scale", "resize")
+    keywords = {name: value for name, value in keywords.items() if value is not None}
+    if "pixel_scale" in keywords:
+        keywords["pixel_scale"] = keywords["pixel_scale"] * u.arcsec
+    if "," in keywords.get("bands", ""):
         keywords["bands"] = tuple(band.strip() for band in keywords["bands"].split(","))
-    if len(paths) == 1 and is_cutout_set_file(paths[0]):
-        if keywords:
-            option = "--" + next(iter(keywords)).replace("_", "-")
-            raise ValueError(f"{option} is for image files; {paths[0]} is a CutoutSet file")
-        return CutoutSet.read(paths[0])
-    return CutoutSet.from_files(paths[0] if len(paths) == 1 else paths, **keywords)
+    return keywords
 
 
 def is_cutout_set_file(path):
@@ -216,6 +281,11 @@ def is_cutout_set_file(path):
     bool
         True if it was.
     """
-    from ..io import is_cutout_set
+    from ..io._cutout_file import SIGNATURE
 
-    return Path(path).is_file() and is_cutout_set(path)
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        header = file.read(2880)
+    return header.startswith(b"SIMPLE  =") and SIGNATURE.encode().ljust(8) + b"=" in header

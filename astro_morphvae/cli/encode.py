@@ -8,7 +8,7 @@ from ._common import (
     add_device_options,
     add_overwrite_option,
     check_output,
-    read_cutouts,
+    read_cutouts_in_batches,
     say,
     selected,
     write_table,
@@ -19,6 +19,8 @@ __all__ = ["EXAMPLE", "SUMMARY", "USES_NETWORK", "add_arguments", "run"]
 USES_NETWORK = True
 SUMMARY = "encode cutouts to a table of latents"
 EXAMPLE = "  morphvae encode model.keras galaxies.fits --output latents.ecsv --augment d4"
+
+_N_FILES = 2048  # image files in memory at once
 
 
 def add_arguments(parser):
@@ -40,12 +42,14 @@ def add_arguments(parser):
 def run(args):
     """Encode and write."""
     check_output(args.output, args.overwrite, suffixes=RESULT_SUFFIXES)
-    cutouts = read_cutouts(args)
+    from astropy.table import vstack
+
     from ..model import LatentModel
 
     model = LatentModel.read(args.model)
     keywords = selected(args, "batch_size", "augment", "precision", "device", "progress")
-    latents = model.encode(cutouts, **keywords)
+    parts = [model.encode(part, **keywords) for part in read_cutouts_in_batches(args, _N_FILES)]
+    latents = vstack(parts) if len(parts) > 1 else parts[0]
     write_table(latents, args.output)
     good = int((latents["status"] == "ok").sum())
     bad = f", {len(latents) - good} with another status" if good < len(latents) else ""

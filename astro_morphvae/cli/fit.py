@@ -7,6 +7,7 @@ from ._common import (
     add_device_options,
     add_overwrite_option,
     check_output,
+    or_none,
     read_cutouts,
     say,
     selected,
@@ -79,12 +80,30 @@ def add_fit_options(parser):
         metavar="EPOCHS",
         help="stop when the validation loss has not improved for so long (default: never)",
     )
-    fit.add_argument("--schedule", default="constant", help="learning-rate schedule")
+    fit.add_argument(
+        "--schedule",
+        default="constant",
+        help="learning rate in time: constant, cosine or warm-up (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--clip-norm",
+        type=or_none(float),
+        default=1.0,
+        metavar="NORM",
+        help="largest norm of the gradient, or none (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--beta-schedule",
+        default="constant",
+        help="factor on beta in time: constant, warm-up or cyclical (default: %(default)s)",
+    )
     fit.add_argument(
         "--augment",
-        choices=("d4", "none"),
+        type=or_none(str),
+        choices=("d4", None),
         default="d4",
-        help="flip and turn the cutouts at random (default: %(default)s)",
+        metavar="{d4,none}",
+        help="flip and turn the cutouts at random, or not (default: %(default)s)",
     )
     fit.add_argument(
         "--free-bits",
@@ -104,8 +123,9 @@ def run(args):
     from ..model import LatentModel
 
     validation = None if args.validation is None else CutoutSet.read(args.validation)
-    model = LatentModel(new_network(args, cutouts)) if args.model is None else None
-    if model is None:
+    if args.model is None:
+        model = LatentModel(new_network(args, cutouts))
+    else:
         model = LatentModel.read(args.model)
 
     default = args.output.with_name(args.output.name + ".checkpoint")
@@ -113,10 +133,10 @@ def run(args):
     keywords = selected(
         args,
         *("epochs", "batch_size", "learning_rate", "seed", "precision", "validation_fraction"),
-        *("patience", "schedule", "free_bits", "device", "progress"),
+        *("patience", "schedule", "clip_norm", "beta_schedule", "free_bits", "augment"),
+        *("device", "progress"),
     )
-    augment = None if args.augment == "none" else args.augment
-    fitter = VAEFitter(**keywords, augment=augment, checkpoint=checkpoint)
+    fitter = VAEFitter(**keywords, checkpoint=checkpoint)
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
     try:
