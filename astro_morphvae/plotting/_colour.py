@@ -8,6 +8,7 @@ __all__ = ["ColourScale", "fit_scale"]
 
 _STAMPS = {("red", "green", "blue"), ("grey",)}
 _SAMPLE = 64  # galaxies that the scale is measured on
+_SATURATION = 0.85  # of the colours; 1 would show star-forming arms as pure blue
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class ColourScale:
             # Below the noise colours mean nothing: they fade into grey.
             floor = 3 * self.noise
             colour = (np.maximum(x, 0) + floor) / (np.maximum(light, 0) + floor)
+            colour = 1 + _SATURATION * (colour - 1)
             x = colour * self._stretch(light)
             # What is too bright keeps its colour rather than turn white.
             x = x / np.maximum(x.max(axis=1, keepdims=True), 1)
@@ -66,7 +68,7 @@ class ColourScale:
         return np.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x
 
     def _stretch(self, light):
-        softening, black = 2 * self.noise, -2 * self.noise
+        softening, black = 2.5 * self.noise, -0.7 * self.noise
         low, high = np.arcsinh(black / softening), np.arcsinh(self.white / softening)
         return np.clip((np.arcsinh(light / softening) - low) / (high - low), 0, None)
 
@@ -119,7 +121,7 @@ def fit_scale(cutouts, bands=None):
     weights = np.exp(np.mean(np.log(peak))) / peak
     light = (x * weights[:, None, None]).mean(axis=1)
     noise = np.median([_scatter(image) for image in light])
-    white = np.percentile(np.percentile(light, 99.7, axis=(1, 2)), 75)
+    white = np.percentile(np.percentile(light, 99.9, axis=(1, 2)), 85)
     noise = noise if noise > 0 else white / 100 or 1.0
     return ColourScale(channels, weights, float(noise), float(max(white, 10 * noise)))
 

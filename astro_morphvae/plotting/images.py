@@ -83,7 +83,7 @@ def plot_cutouts(
         if captions is not None:
             _caption(ax, place, captions[i])
     _finish(ax, columns, lines, ny / nx)
-    if scale_bar:
+    if scale_bar and cutouts.good[rows[0]]:
         _scale_bar(ax, cutouts, _place(0, 0, lines, ny / nx))
     return ax
 

@@ -19,6 +19,7 @@ def plot_latent_map(
     features="z_mean",
     n_thumbnails=60,
     thumbnail_size=0.075,
+    zoom=1.0,
     bands=None,
     title=None,
     seed=0,
@@ -44,6 +45,8 @@ def plot_latent_map(
         Largest number of galaxies drawn.
     thumbnail_size : float
         Their side, as a share of the Axes.
+    zoom : float
+        Show the central 1/zoom of each galaxy's cutout.
     bands : sequence of str, optional
         Bands to show as red, green and blue, see `plot_cutouts`.
     title : str, optional
@@ -56,13 +59,16 @@ def plot_latent_map(
     Returns
     -------
     `~matplotlib.axes.Axes`
-        The map.
+        The map. A few galaxies far from all others may lie beyond its frame; it says how many.
 
     Raises
     ------
     ValueError
-        If ``method`` is unknown, fewer than three rows are good, or lengths do not match.
+        If ``method`` is unknown, fewer than three rows are good, lengths do not match, or
+        ``zoom`` is less than 1.
     """
+    if zoom < 1:
+        raise ValueError(f"zoom must be at least 1, not {zoom!r}")
     X = np.asarray(getattr(latents[features], "value", latents[features]), dtype=float)
     good = np.isfinite(X).all(axis=1)
     if "status" in latents.colnames:
@@ -76,9 +82,7 @@ def plot_latent_map(
     xy = np.full((len(X), 2), np.nan)
     xy[good], names = _project(X, good, method, seed)
 
-    low, high = np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)
-    margin = 0.06 * np.where(high > low, high - low, 1)
-    low, high = low - margin, high + margin
+    low, high = _frame(xy[good])
     colours = _draw_points(ax, xy, good, labels, title, with_images=cutouts is not None)
     if cutouts is not None:
         cutouts = as_cutout_set(cutouts)
@@ -86,8 +90,22 @@ def plot_latent_map(
         rows = _apart((xy - low) / (high - low), shown, thumbnail_size, n_thumbnails)
         side = thumbnail_size * (high - low)
         pictures = fit_scale(cutouts, bands)(cutouts.data[rows]) if len(rows) else ()
+        inner = tuple(_central(n, zoom) for n in cutouts.size)
         for picture, row in zip(pictures, rows, strict=True):
-            _thumbnail(ax, picture, xy[row], side, colours[row])
+            _thumbnail(ax, picture[inner], xy[row], side, colours[row])
+    beyond = int(np.sum(((xy[good] < low) | (xy[good] > high)).any(axis=1)))
+    if beyond:
+        ax.text(
+            0.99,
+            0.01,
+            f"{beyond} beyond the frame",
+            size=8,
+            color="#606060",
+            ha="right",
+            va="bottom",
+            transform=ax.transAxes,
+            zorder=4,
+        )
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
     ax.set_box_aspect(1)
@@ -128,9 +146,25 @@ def _project(X, good, method, seed):
     raise ValueError(f"method={method!r} is none of 'pca', 'tsne', 'umap', nor coordinates")
 
 
+def _frame(xy):
+    """Return the corners of the frame: all galaxies, but for a few that would shrink the rest."""
+    all_low, all_high = xy.min(axis=0), xy.max(axis=0)
+    low, high = np.percentile(xy, [0.5, 99.5], axis=0)
+    room = 0.25 * (high - low)
+    low, high = np.maximum(all_low, low - room), np.minimum(all_high, high + room)
+    margin = 0.06 * np.where(high > low, high - low, 1)
+    return low - margin, high + margin
+
+
+def _central(n, zoom):
+    """Return the slice of the central 1/zoom of n pixels."""
+    cut = int(0.5 * n * (1 - 1 / zoom))
+    return slice(cut, n - cut)
+
+
 def _draw_points(ax, xy, good, labels, title, with_images):
     """Draw the points; return the colour of each row."""
-    size = float(np.clip(4000 / max(good.sum(), 1), 5, 26))
+    size = float(np.clip(9000 / max(good.sum(), 1), 5, 36))
     options = {"s": size, "linewidths": 0, "alpha": 0.75, "rasterized": bool(good.sum() > 5000)}
     colours = np.full(len(xy), NEUTRAL, dtype=object)
     if labels is None:
@@ -143,8 +177,9 @@ def _draw_points(ax, xy, good, labels, title, with_images):
         numbers = np.ma.filled(values, np.nan).astype(float)
         ax.scatter(*xy[good & ~known].T, color=NEUTRAL, **options)
         points = ax.scatter(*xy[known].T, c=numbers[known], cmap="viridis", **options)
-        bar = ax.figure.colorbar(points, ax=ax, shrink=0.8, pad=0.02, label=title)
+        bar = ax.figure.colorbar(points, cax=ax.inset_axes([1.02, 0, 0.035, 1]), label=title)
         bar.solids.set_alpha(1)
+        bar.outline.set_visible(False)
         for row in np.flatnonzero(known):
             colours[row] = points.cmap(points.norm(numbers[row]))
         return colours
