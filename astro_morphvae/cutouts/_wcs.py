@@ -162,7 +162,7 @@ def _card(keyword, value):
         quoted = value.replace("'", "''")
         return f"{keyword:<8}= '{quoted:<8}'".ljust(80)
     if isinstance(value, float):
-        return f"{keyword:<8}= {repr(value).upper():>20}".ljust(80)
+        return f"{keyword:<8}= {repr(float(value)).upper():>20}".ljust(80)
     return f"{keyword:<8}= {value:>20}".ljust(80)
 
 
