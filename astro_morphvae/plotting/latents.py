@@ -149,8 +149,8 @@ def _project(X, good, method, seed):
 def _frame(xy):
     """Return the corners of the frame: all galaxies, but for a few that would shrink the rest."""
     all_low, all_high = xy.min(axis=0), xy.max(axis=0)
-    low, high = np.percentile(xy, [0.5, 99.5], axis=0)
-    room = 0.25 * (high - low)
+    low, high = np.percentile(xy, [1, 99], axis=0, method="nearest")
+    room = 0.35 * (high - low)
     low, high = np.maximum(all_low, low - room), np.minimum(all_high, high + room)
     margin = 0.06 * np.where(high > low, high - low, 1)
     return low - margin, high + margin
