@@ -165,6 +165,65 @@ def _quiet_about_rare_answers():
         yield
 
 
+def _draw(results, model, galaxies, test, latents, labels, classifier):
+    """Draw the figures, of galaxies that were kept aside."""
+    from . import plotting
+    from .morphology import confusion_counts, select_labels
+
+    rows = np.flatnonzero(test & galaxies.good)
+    shown = galaxies[rows]
+    question = _QUESTION_OF_MAP
+
+    labelled = [
+        f"{_short_answer(row)} {100 * row[f'{question}_{row[question]}_probability']:.0f} %"
+        for row in labels[rows]
+    ]
+    results.figure("galaxies.png", plotting.plot_cutouts(shown, n=24, titles=labelled))
+
+    some = shown[:8]
+    again = model.reconstruct(some)
+    results.figure("reconstructions.png", plotting.plot_reconstructions(some, again, n=8))
+
+    votes = galaxies.catalog
+    results.figure(
+        "latent_map.png",
+        plotting.plot_latent_map(
+            latents[rows], votes["true_class"][rows], shown, title="true class", n_thumbnails=80
+        ),
+    )
+
+    tree = classifier.tree
+    truth = {name: select_labels(votes, tree, name) for name in classifier.questions}
+    truth = QTable({"id": votes["id"], **truth})[rows]
+    results.figure("confusion.png", _draw_confusion(labels[rows], truth, confusion_counts))
+    results.figure("training.png", plotting.plot_training(model.fit_info))
+
+
+def _short_answer(row):
+    """Return the answer to the first question, the featured ones told apart."""
+    answer = row[_QUESTION_OF_MAP]
+    if answer != "featured-or-disk":
+        return str(answer)
+    if row["disk-edge-on"] == "yes":
+        return "edge-on"
+    return "spiral" if row["has-spiral-arms"] == "yes" else "disk"
+
+
+def _draw_confusion(labels, truth, confusion_counts):
+    """Draw the confusion matrices of all questions on one figure."""
+    from .plotting import plot_confusion
+
+    plt = import_optional("matplotlib.pyplot", needed_for="the figures of the demo")
+    names = [name for name in truth.colnames if name != "id"]
+    _, axes = plt.subplots(2, -(-len(names) // 2), figsize=(22, 10), layout="constrained")
+    for name, ax in zip(names, axes.flat, strict=False):
+        known, counts = confusion_counts(labels, truth, name)
+        plot_confusion(counts, known, title=name, ax=ax)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    return axes
+
+
 def _report_scores(report, scores, n_test):
     """Report balanced accuracy by question and method, on the galaxies kept aside."""
     methods = [table["method"][0] for table in scores]
@@ -218,6 +277,8 @@ class _Folder:
         """Write a table."""
         self.write(name, lambda path: table.write(path, format="ascii.ecsv"))
 
-    def figure(self, name, figure):
-        """Write a figure."""
+    def figure(self, name, axes):
+        """Write the figure of some Axes, and close it."""
+        figure = np.ravel(axes)[0].figure
         self.write(name, lambda path: figure.savefig(path, dpi=110, bbox_inches="tight"))
+        import_optional("matplotlib.pyplot", needed_for="the demo").close(figure)

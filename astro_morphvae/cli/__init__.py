@@ -81,12 +81,13 @@ def main(argv=None):
     except SystemExit as stop:  # argparse has said what is wrong, or has printed the help
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
 
-    # Its log takes over the showing of warnings when it is imported: let it do so first.
-    import astropy  # noqa: F401
+    # With it comes astropy, whose log takes over the showing of warnings: let it do so first.
+    from ..exceptions import MorphVAEWarning
 
     label = f"morphvae {args.command}"
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning(label)
+        warnings.simplefilter("default", MorphVAEWarning)
         try:
             if args.tune:
                 _tune(args)
