@@ -1,7 +1,7 @@
 """From latents and votes to morphology: labels, calibrated classifiers, scores and baselines."""
 
 from .baselines import pca_features
-from .classifier import MorphologyClassifier
+from .classifier import FittedQuestion, MorphologyClassifier
 from .evaluation import (
     compare_features,
     confusion_counts,
@@ -14,6 +14,7 @@ from .labels import XU2023_QUESTIONS, LabelRule, Requirement, select_labels
 
 __all__ = [
     "XU2023_QUESTIONS",
+    "FittedQuestion",
     "LabelRule",
     "MorphologyClassifier",
     "MorphologyFitter",

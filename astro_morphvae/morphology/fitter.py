@@ -213,9 +213,14 @@ class MorphologyFitter:
     def split(self, latents, votes):
         """Choose the galaxies to set aside, as fitting would.
 
+        Needed before there are latents, to keep these galaxies from the network too.
+
         Parameters
         ----------
-        latents, votes : `~astropy.table.Table`
+        latents : `~astropy.table.Table`
+            As for fitting; or, before there are latents, the catalog of the galaxies, since only
+            ``id`` and ``status`` matter, and features only where they are not finite.
+        votes : `~astropy.table.Table`
             As for fitting.
 
         Returns
@@ -224,6 +229,9 @@ class MorphologyFitter:
             True for the rows of ``latents`` that are set aside; bad rows and rows without votes are
             on neither side, and False.
         """
+        if self.features not in latents.colnames:
+            latents = latents.copy(copy_data=False)
+            latents[self.features] = np.zeros((len(latents), 1))
         data = self._prepare(latents, votes)
         out = np.zeros(len(latents), dtype=bool)
         out[data.where[self._split(data)]] = True

@@ -273,6 +273,14 @@ def test_own_choice_of_galaxies_to_set_aside(sample):
         quick()(latents, votes, test_rows=np.arange(200))
 
 
+def test_split_before_there_are_latents(sample):
+    latents, votes = sample
+    chosen = quick(seed=4).split(votes["id",], votes)
+    assert np.array_equal(chosen, quick(seed=4).split(latents, votes))
+    fitted = quiet_fit(quick(seed=4), latents, votes)
+    assert np.array_equal(np.flatnonzero(chosen), fitted.split["test_rows"])
+
+
 def test_labels_and_questions_with_few_examples(sample):
     latents, votes = sample
     with pytest.warns(MorphVAEWarning, match=r"smooth-or-featured is learned without artifact"):
