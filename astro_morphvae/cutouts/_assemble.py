@@ -75,7 +75,7 @@ class Assembler:
         empty=None,
     ):
         self.n = n
-        self.layout = layout
+        self.layout = self._given = layout
         self._bands = bands
         self._pixel_scale = None if pixel_scale is None else pixel_scale.to_value(u.arcsec)
         self._resize = resize
@@ -234,7 +234,7 @@ class Assembler:
         keys = dict(sorted(self._keys.items()))
         if not keys:
             return
-        reference = {} if self.layout is None else {-1: self.layout}
+        reference = {} if self._given is None else {-1: self._given}
         problems = []
         names = {
             "size": ("size", lambda value: f"{value[0]} × {value[1]}", "pass resize="),

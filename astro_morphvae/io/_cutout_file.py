@@ -237,9 +237,10 @@ def _tables(catalogs, cards, cutouts):
     catalog = catalog.copy()
     for name in catalog.colnames:
         column = catalog[name]
-        if column.dtype.kind == "O":
+        kind = getattr(getattr(column, "dtype", None), "kind", None)  # Time and SkyCoord have none
+        if kind == "O":
             raise TypeError(f"catalog: column {name!r} holds Python objects, which FITS cannot")
-        if column.dtype.kind == "U":
+        if kind == "U":
             # FITS knows ASCII only; other letters travel as UTF-8.
             encoded = Column(np.char.encode(np.asarray(column).astype(str), "utf-8"))
             encoded.info.description = column.info.description
@@ -335,11 +336,15 @@ def read_cutouts(path, *, memmap=True, verify=False):
     path = os.fspath(path)
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    if packed:
-        with gzip.open(path) as file:
-            return _read(BytesIO(file.read()), path, False, verify)
-    with open(path, "rb") as file:
-        return _read(file, path, memmap, verify)
+        file.seek(0)
+        try:
+            if packed:
+                return _read(BytesIO(gzip.decompress(file.read())), path, False, verify)
+            return _read(file, path, memmap, verify)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever a damaged header provokes
+            raise OSError(f"{path}: damaged: {error}") from error
 
 
 def _read(file, path, memmap, verify):
@@ -376,12 +381,9 @@ def _read(file, path, memmap, verify):
         if name in hdus:
             offset = hdus[name].fileinfo()["datLoc"]
             arrays[name] = _pixels(file, path, offset, shape, np.dtype(dtype), memmap)
-    try:
-        about = yaml.load(_text(Table.read(hdus, hdu="META")["YAML"][0]))
-        catalog = _catalog(QTable.read(hdus, hdu="CATALOG", character_as_bytes=False))
-        cards = [_text(text).rstrip() for text in Table.read(hdus, hdu="WCS")["CARDS"]]
-    except Exception as error:
-        raise OSError(f"{path}: damaged: its tables cannot be read ({error})") from None
+    about = yaml.load(_text(Table.read(hdus, hdu="META")["YAML"][0]))
+    catalog = _catalog(QTable.read(hdus, hdu="CATALOG", astropy_native=True))
+    cards = [_text(text).rstrip() for text in Table.read(hdus, hdu="WCS")["CARDS"]]
     scale, fwhm = primary["PIXSCALE"], about["psf_fwhm"]
     return CutoutSet._trusted(
         arrays["DATA"],
@@ -418,7 +420,7 @@ def _verify(file, path, hdus):
 
 def _catalog(table):
     for name in table.colnames:
-        if table[name].dtype.kind == "S":
+        if getattr(getattr(table[name], "dtype", None), "kind", None) == "S":
             description = table[name].info.description
             text = np.char.decode(np.asarray(table[name]), "utf-8")
             table[name] = Column(text, description=description)
