@@ -148,10 +148,10 @@ def _project(X, good, method, seed):
 
 def _frame(xy):
     """Return the corners of the frame: all galaxies, but for a few that would shrink the rest."""
-    all_low, all_high = xy.min(axis=0), xy.max(axis=0)
     low, high = np.percentile(xy, [1, 99], axis=0, method="nearest")
     room = 0.35 * (high - low)
-    low, high = np.maximum(all_low, low - room), np.minimum(all_high, high + room)
+    near = xy[((xy >= low - room) & (xy <= high + room)).all(axis=1)]
+    low, high = near.min(axis=0), near.max(axis=0)
     margin = 0.06 * np.where(high > low, high - low, 1)
     return low - margin, high + margin
 
