@@ -361,7 +361,10 @@ class MorphologyFitter:
         y = np.searchsorted(kept, code[rows])
         estimator, weighted = self._estimator(seed)
         parameters = _balanced_weights(estimator, y) if weighted else {}
-        trained = estimator.fit(X[rows], y, **parameters)
+        with warnings.catch_warnings():
+            # A galaxy of a rare class may be drawn by every tree; the calibration does without it.
+            warnings.filterwarnings("ignore", "Some inputs do not have OOB scores", UserWarning)
+            trained = estimator.fit(X[rows], y, **parameters)
         calibrator = {"method": "none"}
         if self.calibration is not None:
             raw = unseen_probabilities(
