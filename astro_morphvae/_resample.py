@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["lower_corner", "overlap_matrix", "resample"]
+__all__ = ["lower_corner", "overlaps", "resample"]
 
 # Coverage that rounding may take from a pixel that lies wholly on good pixels.
 _ROUNDING = 1e-6
@@ -20,8 +20,8 @@ def lower_corner(n_in, n_out, ratio):
 
 
 @lru_cache(maxsize=64)
-def overlap_matrix(n_in, n_out, ratio):
-    """Share of every input pixel that falls into every output pixel, along one axis.
+def overlaps(n_in, n_out, ratio):
+    """Which input pixels each output pixel overlaps along one axis, and by how much.
 
     Parameters
     ----------
@@ -32,15 +32,33 @@ def overlap_matrix(n_in, n_out, ratio):
 
     Returns
     -------
-    (n_out, n_in) array
-        Lengths of overlap in input pixels; read-only.
+    index : (k, n_out) array of int
+        Input pixels; k is the most that one output pixel can overlap.
+    length : (k, n_out) array
+        Length of each overlap in input pixels, 0 where there is none. Both arrays are read-only.
     """
     edges = lower_corner(n_in, n_out, ratio) + ratio * np.arange(n_out + 1)
-    lower, upper = edges[:-1, np.newaxis], edges[1:, np.newaxis]
-    pixel = np.arange(n_in)
-    overlap = np.clip(np.minimum(upper, pixel + 1) - np.maximum(lower, pixel), 0.0, 1.0)
-    overlap.flags.writeable = False
-    return overlap
+    lower, upper = edges[:-1], edges[1:]
+    index = np.floor(lower).astype(int) + np.arange(int(np.ceil(ratio)) + 1)[:, np.newaxis]
+    length = np.clip(np.minimum(upper, index + 1) - np.maximum(lower, index), 0.0, 1.0)
+    length[(index < 0) | (index >= n_in)] = 0.0
+    index = np.clip(index, 0, n_in - 1)
+    index.flags.writeable = length.flags.writeable = False
+    return index, length
+
+
+def _gather(image, along_y, along_x, power):
+    # A few passes over the rows, then over the columns. Not a matrix product: the matrices are
+    # nearly empty, and many small products in threads fight over the cores.
+    def along(image, index, length, axis):
+        total = 0.0
+        for pixels, weight in zip(index, length**power, strict=True):
+            if axis == -2:
+                weight = weight[:, np.newaxis]
+            total = total + np.take(image, pixels, axis=axis) * weight
+        return total
+
+    return along(along(image, *along_y, axis=-2), *along_x, axis=-1)
 
 
 def resample(data, ivar=None, mask=None, *, ratio, size):
@@ -79,11 +97,11 @@ def resample(data, ivar=None, mask=None, *, ratio, size):
     if not np.isfinite(ratio) or ratio <= 0:
         raise ValueError(f"ratio: expected a positive number, got {ratio}")
     ratio = float(ratio)
-    along_y = overlap_matrix(data.shape[-2], int(size[0]), ratio)
-    along_x = overlap_matrix(data.shape[-1], int(size[1]), ratio)
+    along_y = overlaps(data.shape[-2], int(size[0]), ratio)
+    along_x = overlaps(data.shape[-1], int(size[1]), ratio)
 
     def gather(image, power=1):
-        return (along_y**power) @ image @ (along_x**power).T
+        return _gather(image, along_y, along_x, power)
 
     good = np.isfinite(data)
     if mask is not None:

@@ -3,7 +3,9 @@
 import gzip
 import os
 import warnings
+from contextlib import contextmanager
 from io import BytesIO
+from threading import Lock
 
 import astropy.units as u
 import numpy as np
@@ -53,6 +55,7 @@ _ROLES = {
     "variance": "var",
 }
 _UTYPES = {"StdDevUncertainty": "std", "VarianceUncertainty": "var", "InverseVariance": "ivar"}
+_LOCK = Lock()
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -270,11 +273,18 @@ def _mask(roles, record, maskbits, is_legacy):
     return mask if mask is not None and mask.any() else None
 
 
+@contextmanager
+def _quiet():
+    # Filters of warnings belong to the whole process, so one thread at a time may change them.
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _planes_by_astropy(buffer):
     """Compressed, scaled and otherwise unusual FITS."""
     planes = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         with fits.open(BytesIO(buffer), memmap=False) as hdus:
             for number, hdu in enumerate(hdus):
                 if hdu.is_image and len(hdu.shape) >= 2:
@@ -295,8 +305,7 @@ def _pixels(hdu):
 
 
 def _wcs_by_astropy(header):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         try:
             return celestial_wcs(WCS(header))
         except Exception as error:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astro_morphvae._resample import overlap_matrix, resample
+from astro_morphvae._resample import overlaps, resample
 
 sizes = st.integers(4, 40)
 ratios = st.floats(0.3, 3.5, allow_nan=False)
@@ -115,6 +115,15 @@ def test_ratio_must_be_positive(ratio):
         resample(np.ones((4, 4)), ratio=ratio, size=(2, 2))
 
 
-def test_overlap_matrix_cannot_be_changed():
+@given(n=sizes, n_out=sizes, ratio=ratios)
+@settings(max_examples=40, deadline=None)
+def test_overlaps_add_up_to_what_is_covered(n, n_out, ratio):
+    index, length = overlaps(n, n_out, ratio)
+    assert index.min() >= 0
+    assert index.max() < n
+    covered = np.zeros(n)
+    np.add.at(covered, index, length)
+    assert covered.max() <= 1 + 1e-9
+    assert covered.sum() == pytest.approx(min(n, n_out * ratio))
     with pytest.raises(ValueError, match="read-only"):
-        overlap_matrix(8, 4, 2.0)[0, 0] = 3
+        length[0] = 3
