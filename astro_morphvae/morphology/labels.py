@@ -283,7 +283,7 @@ def select_labels(
     ...                "how-rounded_round_fraction": [0.7, 0.5, 0.9],
     ...                "how-rounded_in-between_fraction": [0.3, 0.5, 0.1],
     ...                "how-rounded_cigar-shaped_fraction": [0.0, 0.0, 0.0]})
-    >>> list(select_labels(votes, "gz-decals", "how-rounded").filled())
+    >>> select_labels(votes, "gz-decals", "how-rounded").filled().tolist()
     ['round', 'unlabelled', 'unlabelled']
     """
     tree = get_tree(tree)
