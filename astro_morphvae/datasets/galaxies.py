@@ -3,6 +3,7 @@
 import math
 import operator
 import os
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +24,8 @@ __all__ = ["make_galaxies", "make_survey_pair"]
 
 # Independent streams of random numbers of one galaxy.
 _SHAPE, _FRAME, _VOTES, _NOISE, _ARTIFACT = range(5)
+# Galaxies exposed at once where threads share the work.
+_CHUNK = 4
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -111,25 +114,72 @@ class _Sky:
         return galaxy, foreground, (ra, dec), offset
 
 
-def _observe(telescope, drawn, seed, index, noise, repeat=0):
-    """Cutout, inverse variance and bad pixels of galaxy i at a survey's ``repeat``-th look."""
-    galaxy, foreground, *_ = drawn
-    picture = telescope.blank()
-    bands = telescope.bands
+def _draw_picture(telescope, picture, galaxy, foreground):
+    """Draw a galaxy and its neighbours before the telescope, and the stars (or None) behind it."""
     if galaxy.artifact != "missing-data":
-        render_galaxy(picture, galaxy, telescope.grid, bands)
-    render_neighbours(picture, foreground, telescope.grid, bands)
-    image = telescope.image(picture)
+        render_galaxy(picture, galaxy, telescope.grid, telescope.bands)
+    render_neighbours(picture, foreground, telescope.grid, telescope.bands)
+    if not foreground.stars:
+        return None
+    stars = np.zeros((len(telescope.bands), telescope.size, telescope.size), np.float32)
     for star in foreground.stars:
-        telescope.add_star(image, *star)
-    bad = None
-    if galaxy.artifact:
-        bad = telescope.spoil(image, _generator(seed, index, _ARTIFACT), galaxy.artifact)
+        telescope.add_star(stars, *star)
+    return stars
+
+
+def _observe(telescope, drawn, seed, first, repeat, noise, threads):
+    """Cutouts, inverse variances and bad pixels (or None) of galaxies in their order.
+
+    Drawing is many short steps, which threads would only take from each other; so one thread
+    draws, and the others take the exposures, some galaxies at once, in a few long steps.
+    """
+    n = len(drawn)
+    data = np.empty((n, len(telescope.bands), telescope.size, telescope.size), np.float32)
+    ivar = np.empty_like(data)
+    bad = {}
     name = int.from_bytes(telescope.survey.name.encode(), "little") % (2**31 - 1)
-    ivar = telescope.expose(image, _generator(seed, index, _NOISE, name, repeat), noise)
-    if bad is not None:
-        image[bad], ivar[bad] = 0, 0
-    return image, ivar, bad
+
+    def expose(rows, pictures, stars, generators):
+        images = telescope.image(pictures)
+        for image, overlay, row in zip(images, stars, rows, strict=True):
+            if overlay is not None:
+                image += overlay
+            artifact = drawn[row][0].artifact
+            if artifact:
+                bad[row] = telescope.spoil(
+                    image, _generator(seed, first + row, _ARTIFACT), artifact
+                )
+        variances = telescope.expose(images, generators if noise else None)
+        for image, variance, row in zip(images, variances, rows, strict=True):
+            if row in bad:
+                image[bad[row]], variance[bad[row]] = 0, 0
+        data[rows.start : rows.stop], ivar[rows.start : rows.stop] = images, variances
+
+    waiting = deque()
+    chunk = 1 if threads == 1 else _CHUNK
+    with ThreadPoolExecutor(max(threads - 1, 1)) as pool:
+        for start in range(0, n, chunk):
+            rows = range(start, min(start + chunk, n))
+            pictures = telescope.blank(len(rows))
+            stars = [
+                _draw_picture(telescope, picture, *drawn[row][:2])
+                for picture, row in zip(pictures, rows, strict=True)
+            ]
+            generators = [_generator(seed, first + row, _NOISE, name, repeat) for row in rows]
+            if threads == 1:
+                expose(rows, pictures, stars, generators)
+                continue
+            waiting.append(pool.submit(expose, rows, pictures, stars, generators))
+            if len(waiting) > 2 * threads:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
+    mask = None
+    if any(pixels.any() for pixels in bad.values()):
+        mask = np.zeros(data.shape, bool)
+        for row, pixels in bad.items():
+            mask[row] = pixels
+    return data, ivar, mask
 
 
 def _wcs(telescope, position, offset):
@@ -163,30 +213,8 @@ def _simulate(n, first, sky, surveys, scales, size, n_volunteers, noise, threads
     for k, (survey, scale) in enumerate(zip(surveys, scales, strict=True)):
         telescope = Telescope(survey, size, scale)
         repeat = sum(other.name == survey.name for other in surveys[:k])
-        data = np.empty((n, len(survey.bands), size, size), np.float32)
-        ivar = np.empty_like(data)
-        masks = [None] * n
-
-        def work(row, telescope=telescope, repeat=repeat, data=data, ivar=ivar, masks=masks):
-            data[row], ivar[row], masks[row] = _observe(
-                telescope, drawn[row], sky.seed, first + row, noise, repeat
-            )
-
-        if threads == 1:
-            for row in range(n):
-                work(row)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(work, range(n)))
-        mask = None
-        if any(bad is not None and bad.any() for bad in masks):
-            mask = np.zeros(data.shape, bool)
-            for row, bad in enumerate(masks):
-                if bad is not None:
-                    mask[row] = bad
-        sets.append(
-            _cutout_set(telescope, data, ivar, mask, catalog, positions, drawn, sky.seed, first)
-        )
+        arrays = _observe(telescope, drawn, sky.seed, first, repeat, noise, threads)
+        sets.append(_cutout_set(telescope, *arrays, catalog, positions, drawn, sky.seed, first))
     return sets
 
 

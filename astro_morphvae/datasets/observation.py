@@ -15,19 +15,32 @@ __all__ = ["Telescope"]
 _SATURATION = 250.0  # nmgy / arcsec2
 
 
-def _standard_normal(rng, shape):
+def _standard_normal(generators, shape):
     """Draw standard normal deviates by the transform of Box and Muller (1958), for its speed.
 
     Float32 numbers on [0, 1) end at 1 - 2**-24, so that no deviate lies beyond 5.8 sigma.
+
+    Parameters
+    ----------
+    generators : list of `~numpy.random.Generator`
+        One for each picture.
+    shape : tuple of int
+        Shape of a picture.
+
+    Returns
+    -------
+    array, shape (len(generators), *shape)
     """
     size = math.prod(shape)
-    uniform = rng.random((2, (size + 1) // 2), dtype=np.float32)
-    radius = np.sqrt(np.log(np.float32(1) - uniform[0]) * np.float32(-2))
-    angle = uniform[1] * np.float32(2 * math.pi)
-    deviates = np.empty(uniform.shape, np.float32)
-    np.multiply(np.cos(angle), radius, out=deviates[0])
-    np.multiply(np.sin(angle), radius, out=deviates[1])
-    return deviates.ravel()[:size].reshape(shape)
+    half = (size + 1) // 2
+    uniform = np.empty((len(generators), 2, half), np.float32)
+    for generator, numbers in zip(generators, uniform, strict=True):
+        generator.random(out=numbers, dtype=np.float32)
+    radius, angle = uniform[:, 0], uniform[:, 1] * np.float32(2 * math.pi)
+    radius = np.sqrt(np.log(np.float32(1) - radius) * np.float32(-2))
+    np.multiply(np.cos(angle), radius, out=uniform[:, 0])
+    np.multiply(np.sin(angle), radius, out=uniform[:, 1])
+    return uniform.reshape(len(generators), -1)[:, :size].reshape(-1, *shape)
 
 
 class Telescope:
@@ -69,28 +82,28 @@ class Telescope:
         psf /= psf.sum(axis=(1, 2), keepdims=True)
         return fft.rfft2(psf).real.astype(np.float32)
 
-    def blank(self):
-        """Empty padded picture, surface brightness in nmgy per square arcsec."""
-        return np.zeros((len(self.bands), self.padded, self.padded), np.float32)
+    def blank(self, n):
+        """Make ``n`` empty padded pictures, surface brightness in nmgy per square arcsec."""
+        return np.zeros((n, len(self.bands), self.padded, self.padded), np.float32)
 
-    def image(self, picture):
-        """Look at a picture through the atmosphere: flux in the pixels of the cutout.
+    def image(self, pictures):
+        """Look at pictures through the atmosphere: flux in the pixels of the cutouts.
 
         Parameters
         ----------
-        picture : array, shape (n_band, padded, padded)
+        pictures : array, shape (n, n_band, padded, padded)
             Surface brightness, nmgy per square arcsec.
 
         Returns
         -------
-        array, shape (n_band, size, size)
+        array, shape (n, n_band, size, size)
             Flux in nmgy per pixel.
         """
-        spectrum = fft.rfft2(picture, workers=1)
+        spectrum = fft.rfft2(pictures, workers=1)
         spectrum *= self._psf
-        blurred = fft.irfft2(spectrum, s=picture.shape[1:], workers=1, overwrite_x=True)
+        blurred = fft.irfft2(spectrum, s=pictures.shape[-2:], workers=1, overwrite_x=True)
         inner = slice(self.margin, self.margin + self.size)
-        return blurred[:, inner, inner] * np.float32(self.pixel_scale**2)
+        return blurred[..., inner, inner] * np.float32(self.pixel_scale**2)
 
     def add_star(self, image, x, y, flux, g_r, r_z):
         """Add a star to a cutout in nmgy per pixel; in place."""
@@ -162,7 +175,7 @@ class Telescope:
             bad[bands] |= lost
         return bad
 
-    def expose(self, image, rng, noise=True):
+    def expose(self, images, generators):
         """Add the noise of sky and photons.
 
         There are hundreds of sky electrons in every pixel, so that the Poisson law is a normal law
@@ -170,23 +183,21 @@ class Telescope:
 
         Parameters
         ----------
-        image : array, shape (n_band, size, size)
+        images : array, shape (n, n_band, size, size)
             True flux, nmgy per pixel; the noise is added in place.
-        rng : `~numpy.random.Generator`
-            Source of the noise.
-        noise : bool, optional
-            Whether to add it.
+        generators : list of `~numpy.random.Generator` or None
+            Source of the noise of each cutout; None adds none.
 
         Returns
         -------
-        array, shape (n_band, size, size)
+        array, shape (n, n_band, size, size)
             Inverse variance of the pixels, 1 / nmgy2.
         """
-        variance = np.maximum(image, 0)
+        variance = np.maximum(images, 0)
         variance *= (1 / self.electrons)[:, None, None]
         variance += (self.sky_noise**2)[:, None, None]
-        if noise:
-            deviate = _standard_normal(rng, image.shape)
-            deviate *= np.sqrt(variance)
-            image += deviate
+        if generators is not None:
+            deviates = _standard_normal(generators, images.shape[1:])
+            deviates *= np.sqrt(variance)
+            images += deviates
         return np.reciprocal(variance, out=variance)

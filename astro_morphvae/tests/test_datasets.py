@@ -105,6 +105,9 @@ def test_result_depends_on_neither_threads_nor_sample():
     assert same(whole, make_galaxies(12, size=48, seed=8, threads=3))
     assert same(whole[:5], make_galaxies(5, size=48, seed=8))
     assert same(whole[7:], make_galaxies(5, size=48, seed=8, first=7, threads=2))
+    assert same(whole[11:], make_galaxies(1, size=48, seed=8, first=11))
+    odd = make_galaxies(9, size=37, seed=8, threads=2)
+    assert same(odd[8:], make_galaxies(1, size=37, seed=8, first=8))
     other = make_galaxies(12, size=48, seed=9)
     assert not np.array_equal(whole.data, other.data)
     assert not np.array_equal(whole.catalog["ra"], other.catalog["ra"])
@@ -270,9 +273,9 @@ def test_stars_are_as_wide_as_the_seeing(survey):
     telescope = Telescope(survey, 65, 0.262)
     star = np.zeros((3, 65, 65), np.float32)
     telescope.add_star(star, 0.0, 0.0, 1000.0, 0.0, 0.0)
-    picture = telescope.blank()
-    picture[:, telescope.padded // 2, telescope.padded // 2] = 1000 / 0.262**2
-    point = telescope.image(picture)
+    picture = telescope.blank(1)
+    picture[..., telescope.padded // 2, telescope.padded // 2] = 1000 / 0.262**2
+    point = telescope.image(picture)[0]
     for band, fwhm in enumerate(survey.psf_fwhm.to_value(u.arcsec)):
         for image in (star[band], point[band], survey.psf(65)[band]):
             assert half_maximum_width(image, 0.262) == pytest.approx(fwhm, rel=0.02)
@@ -288,7 +291,7 @@ def test_quoted_depth_is_five_sigma(survey, scale):
     disk = np.exp(-np.hypot(fine.x, fine.y) * 1.678347 / 0.45)
     disk = disk.reshape(telescope.padded, 5, telescope.padded, 5).mean(axis=(1, 3))
     disk /= disk.sum() * scale**2
-    image = telescope.image(np.stack([disk.astype(np.float32)] * 3))
+    image = telescope.image(np.stack([disk.astype(np.float32)] * 3)[None])[0]
     flux = 10 ** (0.4 * (22.5 - survey.galaxy_depth.value))
     noise = survey.sky_noise(scale * u.arcsec).to_value(u.nmgy)
     significance = flux * np.sqrt((image.astype(float) ** 2).sum(axis=(1, 2))) / noise
