@@ -3,6 +3,7 @@
 import ctypes
 import platform
 import sys
+from functools import cache
 from importlib import metadata
 
 __all__ = ["software_versions", "tune_process"]
@@ -58,7 +59,12 @@ def tune_process(threads=None):
 
 
 def software_versions():
-    """Versions of what makes a result: a dict of distribution name to version."""
+    """Versions of what makes a result: a new dict of distribution name to version."""
+    return dict(_versions())
+
+
+@cache
+def _versions():
     versions = {"python": platform.python_version()}
     for name in ("astro_morphvae", "astropy", "keras", "numpy", "torch"):
         try:

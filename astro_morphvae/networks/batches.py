@@ -99,11 +99,10 @@ class PixelSource:
             bad = np.asarray(self.mask[rows])
             bad = bad if bad.any() else None
         with np.errstate(invalid="ignore", over="ignore"):
-            # One sum tells whether all pixels are finite, at a fraction of the cost of asking each.
-            if not np.isfinite(x.sum()):
+            if not _all_finite(x):
                 not_finite = ~np.isfinite(x)
                 bad = not_finite if bad is None else bad | not_finite
-            if ivar is not None and not np.isfinite(ivar.sum()):
+            if ivar is not None and not _all_finite(ivar):
                 ivar = np.where(np.isfinite(ivar), ivar, np.float32(0))
         if bad is None:
             return x, ivar, None
@@ -118,6 +117,15 @@ class PixelSource:
         part = np.ascontiguousarray(array[rows], dtype=np.float32)
         _forget_pages(array, rows)
         return part
+
+
+def _all_finite(array):
+    # One sum tells, at a fraction of the cost of asking every pixel; where huge values overflow it,
+    # the pixels are asked. In the main thread torch sums with all its threads; elsewhere it would
+    # start threads of its own beside the network's.
+    if threading.current_thread() is threading.main_thread():
+        return bool(torch.isfinite(_to_tensor(array, torch.device("cpu")).sum()))
+    return bool(np.isfinite(array.sum()))
 
 
 def _forget_pages(array, rows):

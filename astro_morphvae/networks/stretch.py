@@ -88,8 +88,8 @@ def fit_softening(data, ivar=None, *, factor=3.0, max_images=256):
     """Softening of each band from the noise of its pixels.
 
     Where the inverse variance is known, the noise is the median of ``ivar**-0.5`` over good pixels.
-    Otherwise it is estimated from differences of neighbouring pixels, whose scatter is the noise
-    wherever the image is smooth: ``1.4826 median |x_i - x_(i+1)| / sqrt(2)``.
+    Otherwise it is estimated from second differences of neighbouring pixels, whose scatter is the
+    noise wherever the image is smooth: ``1.4826 median |x_(i-1) - 2 x_i + x_(i+1)| / sqrt(6)`` [1]_.
 
     Parameters
     ----------
@@ -106,6 +106,10 @@ def fit_softening(data, ivar=None, *, factor=3.0, max_images=256):
     -------
     softening : array, (n_band,)
         In the unit of ``data``. A band without noise gets a thousandth of its largest pixel.
+
+    References
+    ----------
+    .. [1] Stoehr et al. 2008, "DER_SNR", ASP Conf. Ser. 394, 505, who take every other pixel.
     """
     step = max(1, -(-len(data) // max_images))
     sample = np.asarray(data[::step], dtype=np.float32)
@@ -114,7 +118,7 @@ def fit_softening(data, ivar=None, *, factor=3.0, max_images=256):
             weight = np.asarray(ivar[::step], dtype=np.float32)
             good = np.isfinite(sample) & np.isfinite(weight) & (weight > 0)
         else:
-            difference = np.diff(sample, axis=-1)
+            difference = np.diff(sample, n=2, axis=-1)
             good = np.isfinite(difference)
     softening = np.empty(sample.shape[1], dtype=np.float32)
     for band in range(sample.shape[1]):
@@ -123,7 +127,7 @@ def fit_softening(data, ivar=None, *, factor=3.0, max_images=256):
             noise = np.median(weight[:, band][chosen] ** -0.5) if chosen.any() else 0.0
         else:
             noise = np.median(np.abs(difference[:, band][chosen])) if chosen.any() else 0.0
-            noise *= 1.4826 / np.sqrt(2.0)
+            noise *= 1.4826 / np.sqrt(6.0)
         if not noise > 0:
             finite = sample[:, band][np.isfinite(sample[:, band])]
             noise = np.abs(finite).max(initial=0.0) * 1e-3 / factor or 1.0
