@@ -23,7 +23,7 @@ __all__ = ["run_demo"]
 
 _FIELD_OF_VIEW = 128 * 0.262 * u.arcsec
 _LATENT_DIM = 40
-_QUESTION_OF_MAP = "smooth-or-featured"
+_FIRST_QUESTION = "smooth-or-featured"
 _CONTENTS = {
     "catalog.ecsv": "the simulated galaxies: positions, votes, true parameters",
     "model.keras": "the fitted model",
@@ -90,7 +90,7 @@ def run_demo(
             n, size=size, pixel_scale=_FIELD_OF_VIEW / size, seed=seed
         )
     fitter = MorphologyFitter(tree="gz-decals", seed=seed)
-    test = _choose_test_rows(fitter, galaxies)
+    test = fitter.split(galaxies.catalog, galaxies.catalog)
     results.table("catalog.ecsv", galaxies.catalog)
 
     report(f"fitting the auto-encoder to {np.sum(~test)} of them, without labels ...")
@@ -140,13 +140,6 @@ def run_demo(
     return evaluation
 
 
-def _choose_test_rows(fitter, galaxies):
-    """Return which galaxies to keep aside, (n,) bool, the answers in proportion."""
-    stand_in = QTable(galaxies.catalog["id", "status"])
-    stand_in["z_mean"] = np.zeros((len(galaxies), 1))
-    return fitter.split(stand_in, galaxies.catalog)
-
-
 def _fit(galaxies, *, epochs, seed, progress):
     from . import VAE, LatentModel, VAEFitter
 
@@ -172,12 +165,7 @@ def _draw(results, model, galaxies, test, latents, labels, classifier):
 
     rows = np.flatnonzero(test & galaxies.good)
     shown = galaxies[rows]
-    question = _QUESTION_OF_MAP
-
-    labelled = [
-        f"{_short_answer(row)} {100 * row[f'{question}_{row[question]}_probability']:.0f} %"
-        for row in labels[rows]
-    ]
+    labelled = [_caption(row) for row in labels[rows]]
     results.figure("galaxies.png", plotting.plot_cutouts(shown, n=24, titles=labelled))
 
     some = shown[:8]
@@ -199,14 +187,16 @@ def _draw(results, model, galaxies, test, latents, labels, classifier):
     results.figure("training.png", plotting.plot_training(model.fit_info))
 
 
-def _short_answer(row):
-    """Return the answer to the first question, the featured ones told apart."""
-    answer = row[_QUESTION_OF_MAP]
-    if answer != "featured-or-disk":
-        return str(answer)
-    if row["disk-edge-on"] == "yes":
-        return "edge-on"
-    return "spiral" if row["has-spiral-arms"] == "yes" else "disk"
+def _caption(row):
+    """Return what a galaxy is, as far down the tree as a word for it reaches, and how probable."""
+    question, word = _FIRST_QUESTION, str(row[_FIRST_QUESTION])
+    if word == "featured-or-disk":
+        question, word = "disk-edge-on", "edge-on"
+        if row[question] == "no":
+            question = "has-spiral-arms"
+            word = "spiral" if row[question] == "yes" else "disk"
+    probability = row[f"{question}_reach"] * row[f"{question}_{row[question]}_probability"]
+    return f"{word} {100 * probability:.0f} %"
 
 
 def _draw_confusion(labels, truth, confusion_counts):
