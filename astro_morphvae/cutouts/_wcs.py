@@ -2,12 +2,17 @@
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS, Sip
 from astropy.wcs.wcsapi import SlicedLowLevelWCS
+
+from ..exceptions import MorphVAEWarning
 
 __all__ = [
     "WCSList",
@@ -15,6 +20,7 @@ __all__ = [
     "celestial_wcs",
     "centre_and_scale",
     "is_wcs_keyword",
+    "quiet_astropy",
     "rescale_wcs",
     "shift_wcs",
     "tan_to_sky",
@@ -27,6 +33,20 @@ _WCS_KEYWORD = re.compile(
     r"|(?:A|B|AP|BP)_(?:ORDER|\d_\d)|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|EPOCH|MJD-OBS"
     r"|DATE-OBS|MJD-AVG|DATE-AVG)$"
 )
+
+
+_LOCK = RLock()
+
+
+@contextmanager
+def quiet_astropy():
+    """Silence warnings about headers that are not ours to mend.
+
+    Filters of warnings belong to the whole process, so one thread at a time changes them.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def is_wcs_keyword(keyword):
@@ -54,7 +74,14 @@ class WCSList(Sequence):
             return WCSList(self._entries[index])
         entry = self._entries[index]
         if isinstance(entry, str):
-            entry = self._entries[index] = cards_to_wcs(entry)
+            try:
+                entry = cards_to_wcs(entry)
+            except Exception as error:
+                warnings.warn(
+                    f"wcs: row {index} is invalid: {error}", MorphVAEWarning, stacklevel=2
+                )
+                entry = None
+            self._entries[index] = entry
         return entry
 
     def __repr__(self):
@@ -108,8 +135,14 @@ def cards_to_wcs(cards):
     if not cards:
         return None
     cards = cards + " " * (-len(cards) % 80)
-    header = fits.Header.fromstring(cards)
-    return WCS(header, fix=False)
+    with quiet_astropy():
+        header = fits.Header.fromstring(cards)
+        try:
+            wcs = WCS(header, fix=False)
+            wcs.wcs.set()
+        except Exception:  # units and dates that astropy knows how to mend
+            wcs = WCS(header)
+    return wcs
 
 
 def wcs_to_cards(wcs):

@@ -52,7 +52,7 @@ class Header:
         return keyword in self._cards
 
     def get(self, keyword, default=None):
-        """Value of a card: str, bool, int or float."""
+        """Value of a card: str, bool, int or float; what cannot be parsed stays text."""
         text = self._cards.get(keyword)
         if text is None:
             return default
@@ -68,7 +68,7 @@ class Header:
             try:
                 return float(text.replace("D", "E").replace("d", "e"))
             except ValueError:
-                return default
+                return text or default
 
 
 @dataclass(slots=True)
@@ -106,15 +106,17 @@ def read_planes(buffer):
         header, start = _read_header(buffer, offset)
         if header is None:
             break
-        n_axes = header.get("NAXIS", 0)
+        n_axes, bitpix = header.get("NAXIS", 0), header.get("BITPIX")
+        if not isinstance(n_axes, int) or bitpix not in (*_DTYPES, 64):
+            raise UnusualError
         shape = tuple(header.get(f"NAXIS{axis}", 0) for axis in range(n_axes, 0, -1))
-        bitpix = header.get("BITPIX")
-        if bitpix not in (*_DTYPES, 64) or not all(isinstance(n, int) for n in shape):
+        groups = header.get("PCOUNT", 0), header.get("GCOUNT", 1)
+        if not all(isinstance(length, int) and length >= 0 for length in (*shape, *groups)):
             raise UnusualError
         if header.get("GROUPS") is True:
             raise UnusualError
         count = math.prod(shape) if shape else 0
-        n_bytes = abs(bitpix) // 8 * (count + header.get("PCOUNT", 0)) * header.get("GCOUNT", 1)
+        n_bytes = abs(bitpix) // 8 * (count + groups[0]) * groups[1]
         is_image = header.get("XTENSION", "IMAGE") == "IMAGE"
         if any(keyword in header for keyword in _UNUSUAL):
             raise UnusualError
@@ -200,19 +202,26 @@ def locate_tan(header, size):
     other = ("EQUINOX", "EPOCH", "RADECSYS", "CROTA1", "CROTA2", "A_ORDER", "B_ORDER")
     if not plain or any(keyword in header for keyword in other) or "PV" in header.wcs_cards:
         return None
-    get = header.get
     has_cd = any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2))
     has_pc = any(f"PC{i}_{j}" in header for i in (1, 2) for j in (1, 2))
+    get = header.get
+    centre = [get(f"{name}{axis}", 0.0) for name in ("CRPIX", "CRVAL") for axis in (1, 2)]
     if has_cd and not has_pc and "CDELT1" not in header:
         matrix = [get(f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2)]
+        delta = [1.0, 1.0]
     elif not has_cd and "CDELT1" in header and "CDELT2" in header:
-        delta = (get("CDELT1"), get("CDELT2"))
-        matrix = [delta[i - 1] * get(f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2)]
+        matrix = [get(f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2)]
+        delta = [get("CDELT1"), get("CDELT2")]
     else:
         return None
-    a, b, c, d = matrix
-    dx = (size[1] + 1) / 2 - get("CRPIX1", 0.0)
-    dy = (size[0] + 1) / 2 - get("CRPIX2", 0.0)
+    numbers = (*centre, *matrix, *delta)
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers):
+        return None
+    a, b = matrix[0] * delta[0], matrix[1] * delta[0]
+    c, d = matrix[2] * delta[1], matrix[3] * delta[1]
     area = abs(a * d - b * c)
-    ra, dec = tan_to_sky(a * dx + b * dy, c * dx + d * dy, get("CRVAL1", 0.0), get("CRVAL2", 0.0))
+    if not area:
+        return None
+    dx, dy = (size[1] + 1) / 2 - centre[0], (size[0] + 1) / 2 - centre[1]
+    ra, dec = tan_to_sky(a * dx + b * dy, c * dx + d * dy, centre[2], centre[3])
     return ra, dec, math.sqrt(area) * 3600.0

@@ -2,10 +2,7 @@
 
 import gzip
 import os
-import warnings
-from contextlib import contextmanager
 from io import BytesIO
-from threading import Lock
 
 import astropy.units as u
 import numpy as np
@@ -14,7 +11,7 @@ from astropy.wcs import WCS
 
 from ..cutouts._headers import bands_from_header
 from ..cutouts._records import Record, calibrate
-from ..cutouts._wcs import celestial_wcs
+from ..cutouts._wcs import celestial_wcs, quiet_astropy
 from ..units import NANOMAGGY, parse_unit
 from ._fits_bytes import (
     Header,
@@ -55,7 +52,6 @@ _ROLES = {
     "variance": "var",
 }
 _UTYPES = {"StdDevUncertainty": "std", "VarianceUncertainty": "var", "InverseVariance": "ivar"}
-_LOCK = Lock()
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -273,18 +269,10 @@ def _mask(roles, record, maskbits, is_legacy):
     return mask if mask is not None and mask.any() else None
 
 
-@contextmanager
-def _quiet():
-    # Filters of warnings belong to the whole process, so one thread at a time may change them.
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _planes_by_astropy(buffer):
     """Compressed, scaled and otherwise unusual FITS."""
     planes = []
-    with _quiet():
+    with quiet_astropy():
         with fits.open(BytesIO(buffer), memmap=False) as hdus:
             for number, hdu in enumerate(hdus):
                 if hdu.is_image and len(hdu.shape) >= 2:
@@ -305,7 +293,7 @@ def _pixels(hdu):
 
 
 def _wcs_by_astropy(header):
-    with _quiet():
+    with quiet_astropy():
         try:
             return celestial_wcs(WCS(header))
         except Exception as error:

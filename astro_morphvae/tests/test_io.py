@@ -11,7 +11,8 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from astro_morphvae import CutoutSet
-from astro_morphvae.exceptions import CutoutMismatchError
+from astro_morphvae.cutouts._wcs import WCSList
+from astro_morphvae.exceptions import CutoutMismatchError, MorphVAEWarning
 from astro_morphvae.io import iter_file_batches, read_files
 from astro_morphvae.io._fits_bytes import UnusualError, read_planes
 from astro_morphvae.tests.cutout_samples import make_wcs, noise
@@ -207,6 +208,17 @@ class TestOtherFITS:
         assert cutouts.catalog["ra"][0].value == pytest.approx(sky.ra.deg, abs=1e-9)
         assert cutouts.catalog["dec"][0].value == pytest.approx(sky.dec.deg, abs=1e-9)
         np.testing.assert_allclose(cutouts.wcs[0].world_to_pixel(sky), [6.5, 4], atol=1e-6)
+
+    def test_invalid_coordinates_are_said_when_used(self, tmp_path):
+        write_legacy(tmp_path / "a.fits")
+        content = (tmp_path / "a.fits").read_bytes()
+        (tmp_path / "a.fits").write_bytes(content.replace(b"LATPOLE", b"PV1_1  "))
+        (tmp_path / "b.fits").write_bytes(content.replace(b"CUNIT1  = 'deg'", b"CUNIT1  = 'kgs'"))
+        cutouts = read_files([tmp_path / "a.fits", tmp_path / "b.fits"])
+        assert cutouts.catalog["status"][1].startswith("unreadable: ")
+        cards = cutouts.wcs.cards()[0].replace("RA---TAN", "RA---XYZ")
+        with pytest.warns(MorphVAEWarning, match="wcs: that of row 0 is invalid"):
+            assert WCSList([cards])[0] is None
 
     def test_fast_path_leaves_the_unusual_to_astropy(self, tmp_path):
         hdu = fits.PrimaryHDU(noise(8, 8))

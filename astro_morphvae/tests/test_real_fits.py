@@ -102,12 +102,16 @@ class TestDECaLS:
         for row in (0, 1, 3):
             path = folder / f"{cutouts.catalog['id'][row]}.fits"
             wcs, pixels = astropy_wcs(path), fits.getdata(path)
-            # a source of the coarse image lies where the fine image has one
+            # the flux about the brightest pixel is the flux at that place of the file
             image = np.where(cutouts.mask[row, 1], -np.inf, cutouts.data[row, 1])
             y, x = np.unravel_index(np.argmax(image), image.shape)
+            coarse = cutouts.data[row, 1, y - 4 : y + 5, x - 4 : x + 5].sum()
             x, y = wcs.world_to_pixel(cutouts.wcs[row].pixel_to_world(x, y))
-            left, low = round(float(x)) - 3, round(float(y)) - 3
-            assert pixels[1, low : low + 7, left : left + 7].max() > 0.5 * pixels[1].max()
+            half = 4.5 * 0.262 / np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) / 3600
+            box = (
+                slice(round(float(c) - half + 0.5), round(float(c) + half + 0.5)) for c in (y, x)
+            )
+            assert pixels[1][tuple(box)].sum() == pytest.approx(coarse, rel=0.05)
 
     def test_round_trip_through_one_file(self, shared_data, tmp_path):
         folder = shared_data / "decals-fits"
