@@ -77,8 +77,9 @@ class WCSList(Sequence):
             try:
                 entry = cards_to_wcs(entry)
             except Exception as error:
+                reason = str(error).partition("\n")[0]
                 warnings.warn(
-                    f"wcs: row {index} is invalid: {error}", MorphVAEWarning, stacklevel=2
+                    f"wcs: that of row {index} is invalid: {reason}", MorphVAEWarning, stacklevel=2
                 )
                 entry = None
             self._entries[index] = entry
