@@ -77,3 +77,16 @@ def shared_data(pytestconfig):
         f"no real survey data in {candidates[0]}; "
         "set ASTRO_MORPHVAE_SHARED_DATA to the folder that holds it"
     )
+
+
+@pytest.fixture(scope="module")
+def small_forests():
+    """Let the default classifier be a small forest, where a test is not about how good it is."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    def make_forest():
+        return RandomForestClassifier(30, min_samples_leaf=2, oob_score=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("astro_morphvae.morphology.fitter._default_forest", make_forest)
+        yield

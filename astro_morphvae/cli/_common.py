@@ -1,6 +1,7 @@
 """What the commands share: options, reading of inputs, safe writing of tables."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ TABLE_FORMATS = {
     ".parquet": "parquet",
     ".csv": "ascii.csv",
 }
+_META_KEYWORD = "MORPHMET"
 # Latents are vectors and results carry units and provenance: these formats hold them.
 RESULT_SUFFIXES = (".ecsv", ".fits", ".parquet")
 
@@ -158,9 +160,22 @@ def check_output(path, overwrite, *, suffixes=None):
 
 
 def write_table(table, path):
-    """Write a table in the format its name tells."""
+    """Write a table in the format its name tells, its ``meta`` included.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The table.
+    path : path-like
+        Where to.
+    """
+    path = Path(path)
+    if path.suffix == ".fits":
+        # Nested metadata has no place in FITS keywords: it travels as one long JSON value.
+        table = table.copy(copy_data=False)
+        table.meta = {_META_KEYWORD: json.dumps(dict(table.meta), default=str)}
     with writing(path) as part:
-        table.write(part, format=TABLE_FORMATS[Path(path).suffix], overwrite=True)
+        table.write(part, format=TABLE_FORMATS[path.suffix], overwrite=True)
 
 
 def read_table(path):
@@ -187,7 +202,10 @@ def read_table(path):
         from ..cutouts import CutoutSet
 
         return CutoutSet.read(path).catalog
-    return QTable.read(path, format=TABLE_FORMATS[path.suffix])
+    table = QTable.read(path, format=TABLE_FORMATS[path.suffix])
+    if _META_KEYWORD in table.meta:
+        table.meta |= json.loads(table.meta.pop(_META_KEYWORD))
+    return table
 
 
 def read_cutouts(args):

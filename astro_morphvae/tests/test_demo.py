@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, small_forests):
     folder = tmp_path_factory.mktemp("demo") / "results"
     lines = []
     evaluation = demo.run_demo(

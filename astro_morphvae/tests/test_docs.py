@@ -33,6 +33,7 @@ def code_of(page, language):
     return [textwrap.dedent(block) for block in re.findall(pattern, page.read_text())]
 
 
+@pytest.mark.usefixtures("small_forests")
 @pytest.mark.filterwarnings("ignore::astro_morphvae.exceptions.MorphVAEWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_runs(repository, page, tmp_path, monkeypatch, capsys):
