@@ -52,10 +52,14 @@ html_theme_options |= {
     "logo": {"text": project},
 }
 html_context = {"default_mode": "light"}
+# Only the API has pages below it, and so a use for navigation at the side.
+html_sidebars = {
+    path.stem: [] for path in Path(__file__).parent.glob("*.rst") if path.stem != "api"
+}
 
 # -- The help of the command line, as it is --------------------------------------------------------
 
-os.environ["COLUMNS"] = "96"
+os.environ["COLUMNS"] = "82"
 generated = Path(__file__).parent / "generated"
 generated.mkdir(exist_ok=True)
 for command in COMMANDS:

@@ -24,7 +24,11 @@ def add_arguments(parser):
         "--n", type=int, default=2800, help="number of galaxies (default: %(default)s)"
     )
     parser.add_argument(
-        "--size", type=int, default=64, metavar="PIXELS", help="size (default: %(default)s)"
+        "--size",
+        type=int,
+        default=64,
+        metavar="PIXELS",
+        help="pixels on a side (default: %(default)s)",
     )
     parser.add_argument("--epochs", type=int, default=20, help="epochs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")

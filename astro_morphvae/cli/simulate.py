@@ -23,7 +23,11 @@ def add_arguments(parser):
         " (default: %(default)s)",
     )
     parser.add_argument(
-        "--size", type=int, default=128, metavar="PIXELS", help="size (default: %(default)s)"
+        "--size",
+        type=int,
+        default=128,
+        metavar="PIXELS",
+        help="pixels on a side (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add_overwrite_option(parser)
