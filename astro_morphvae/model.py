@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ._runtime import software_versions
 from .cutouts import CutoutSet, as_cutout_set
 from .exceptions import CutoutMismatchError
+from .io import iter_file_batches
 from .networks import VAE, apply_symmetry
 from .networks.archive import read_network, write_network
 from .networks.batches import (
@@ -21,14 +22,13 @@ from .networks.batches import (
     autocast,
     iterate_batches,
     on_device,
-    read_ahead,
     resolve_device,
 )
 from .networks.symmetries import N_SYMMETRIES
 
 __all__ = ["LatentModel"]
 
-_FILES_AT_ONCE = 256  # single-cutout files read into one piece
+_FILES_AT_ONCE = 64  # files of one cutout read as one piece
 _CHUNK_VALUES = 8 * 3 * 256 * 256  # pixel values per pass on a CPU: activations stay in its cache
 _OK = "ok"
 
@@ -501,9 +501,7 @@ def _pieces(cutouts):
         and cutouts
         and all(isinstance(item, (str, Path)) for item in cutouts)
     ):
-        starts = range(0, len(cutouts), _FILES_AT_ONCE)
-        files = (CutoutSet.from_files(cutouts[i : i + _FILES_AT_ONCE]) for i in starts)
-        for part in read_ahead(files, 1):
+        for part in iter_file_batches(cutouts, _FILES_AT_ONCE):
             yield part, len(cutouts)
     else:
         whole = as_cutout_set(cutouts)

@@ -60,11 +60,18 @@ class TrainingState:
     def set_moments(self, arrays):
         """Put the optimiser's state of `moments` back."""
         stored = self.optimiser.state_dict()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         state = {}
-        for key, value in arrays.items():
+        for key, array in arrays.items():
             kind, *rest = key.split("/")
-            if kind == "optimiser":
-                state.setdefault(int(rest[0]), {})[rest[1]] = torch.from_numpy(value.copy())
+            if kind != "optimiser":
+                continue
+            i, name = int(rest[0]), rest[1]
+            value = torch.from_numpy(array.copy())
+            if value.shape == parameters[i].shape:
+                # Laid out in memory as its parameter: the optimiser walks through both together.
+                value = torch.empty_like(parameters[i], requires_grad=False).copy_(value)
+            state.setdefault(i, {})[name] = value
         self.optimiser.load_state_dict({**stored, "state": state})
 
 

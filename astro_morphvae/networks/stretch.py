@@ -87,9 +87,9 @@ class AsinhStretch(keras.layers.Layer):
 def fit_softening(data, ivar=None, *, factor=3.0, max_images=256):
     """Softening of each band from the noise of its pixels.
 
-    Where the inverse variance is known, the noise is the median of ``ivar**-0.5`` over good pixels.
+    Where the inverse variance is known, the noise is the median of ``ivar**-0.5`` of good pixels.
     Otherwise it is estimated from second differences of neighbouring pixels, whose scatter is the
-    noise wherever the image is smooth: ``1.4826 median |x_(i-1) - 2 x_i + x_(i+1)| / sqrt(6)`` [1]_.
+    noise wherever the image is smooth: ``1.4826 median |x_(i-1) - 2 x_i + x_(i+1)| / 6**0.5`` [1]_.
 
     Parameters
     ----------

@@ -294,18 +294,17 @@ class TestLoss:
         fixed.clean_loss_terms(x, learn_noise=True)
         assert fixed.noise == pytest.approx(SETTINGS["noise"])
 
-    def test_an_architecture_may_add_a_term(self, monkeypatch):
-        network, x = VAE(3, **SETTINGS), images()
-        plain = float(network.loss_terms(x)["loss"].detach())
+    def test_a_term_of_the_architecture_is_added(self, monkeypatch):
+        network, x = VAE(3, image_size=64, n_bands=2), images()
         monkeypatch.setattr(
             type(network.decoder),
             "auxiliary_loss",
-            lambda self, x, ivar, z: torch.full((len(x),), 5.0),
-            raising=False,
+            lambda self, description, z: torch.arange(float(len(z))),
         )
         terms = network.loss_terms(x)
-        assert float(terms["loss"].detach()) - plain == pytest.approx(5.0, rel=1e-3)
-        assert terms["auxiliary"].tolist() == [5.0] * 3
+        assert terms["auxiliary"].tolist() == [0.0, 1.0, 2.0]
+        expected = terms["reconstruction"].mean() + terms["kl"].mean() + 1.0
+        torch.testing.assert_close(terms["loss"], expected)
 
 
 class TestBatches:
