@@ -15,16 +15,17 @@ from ._runtime import software_versions
 from .cutouts import CutoutSet, as_cutout_set
 from .exceptions import CutoutMismatchError
 from .io import iter_file_batches
-from .networks import VAE, apply_symmetry
+from .networks import VAE
 from .networks.archive import read_network, write_network
 from .networks.batches import (
     PixelSource,
     autocast,
+    in_memory,
     iterate_batches,
     on_device,
     resolve_device,
 )
-from .networks.symmetries import N_SYMMETRIES
+from .networks.symmetries import N_SYMMETRIES, encode_over_symmetries
 
 __all__ = ["LatentModel"]
 
@@ -182,7 +183,12 @@ class LatentModel:
                     if name in part.catalog.colnames:
                         columns[name].append(part.catalog[name])
                 outputs = self._run(
-                    part, _Encode(self._network, symmetries), batch_size, precision, device, bar
+                    part,
+                    lambda x: encode_over_symmetries(self._network, x, symmetries),
+                    batch_size,
+                    precision,
+                    device,
+                    bar,
                 )
                 for name, values in zip(latents, outputs, strict=True):
                     if values is not None:
@@ -385,7 +391,7 @@ class LatentModel:
         good = cutouts.good
         source = PixelSource(cutouts.data, mask=cutouts.mask)
         # What lies in memory already is looked at, not copied: a thread would only be in the way.
-        prefetch = 0 if _in_memory(cutouts.data) and device.type == "cpu" else 2
+        prefetch = 0 if in_memory(cutouts.data) and device.type == "cpu" else 2
         chunk = batch_size
         if device.type == "cpu":
             chunk = min(batch_size, max(1, _CHUNK_VALUES // int(np.prod(self._image_shape))))
@@ -414,46 +420,15 @@ class LatentModel:
         return outputs
 
 
-class _Encode:
-    """Mean, standard deviation and pose, averaged over symmetries of the square."""
-
-    def __init__(self, network, symmetries):
-        self.network, self.symmetries = network, symmetries
-
-    def __call__(self, x):
-        means, variances, poses = [], [], []
-        for index in self.symmetries:
-            z_mean, z_log_var, pose = self.network.encode(apply_symmetry(x, index))
-            means.append(z_mean)
-            variances.append(z_log_var.exp())
-            poses.append(pose)
-        if len(means) == 1:
-            return means[0], variances[0].sqrt(), poses[0]
-        means, variances = torch.stack(means), torch.stack(variances)
-        variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
-        return means.mean(dim=0), variance.sqrt(), poses[0]
-
-
 def check_compatible(network, provenance, cutouts, name="cutouts"):
-    """Raise where cutouts are not what a network, or its fit, was made for.
-
-    Parameters
-    ----------
-    network : VAE
-        The network.
-    provenance : dict
-        What it was fitted on; may be empty.
-    cutouts : CutoutSet
-        What it is given.
-    name : str, optional
-        Name of the argument, for the message.
+    """Raise where cutouts are not what a network, or the fit of that provenance, was made for.
 
     Raises
     ------
     ValueError
         If the set is empty.
     `~astro_morphvae.exceptions.CutoutMismatchError`
-        If bands, size, unit or pixel scale differ.
+        If bands, size, unit or pixel scale differ; ``name`` is that of the argument.
     """
     if len(cutouts) == 0:
         raise ValueError(f"{name} must hold at least one cutout, got none")
@@ -506,14 +481,6 @@ def _pieces(cutouts):
     else:
         whole = as_cutout_set(cutouts)
         yield whole, len(whole)
-
-
-def _in_memory(array):
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return False
-        array = array.base
-    return array is None or isinstance(array, bytes)
 
 
 def _join(parts):

@@ -1,12 +1,12 @@
 """State of a fit in one file, without pickle, so that a killed fit goes on where it was."""
 
 import json
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import torch
+
+from .._writing import writing
 
 __all__ = ["TrainingState", "read_checkpoint", "write_checkpoint"]
 
@@ -87,17 +87,11 @@ def write_checkpoint(path, arrays, record):
     record : dict
         Of what JSON can hold.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(_TEXT, json.dumps({"format": _FORMAT, **record}))
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with writing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_TEXT, json.dumps({"format": _FORMAT, **record}))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 
 def read_checkpoint(path):

@@ -1,10 +1,10 @@
 """A network and what is known of it in one ``.keras`` file, written at once or not at all."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
+from .._writing import writing
 from ._backend import keras
 from .vae import VAE
 
@@ -42,14 +42,10 @@ def write_network(network, path, extra, *, overwrite=False):
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path {str(path)!r}: there is no such folder")
     text = json.dumps(extra, indent=1)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.keras")
-    try:
+    with writing(path) as beside:
         network.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:
             archive.writestr(_MEMBER, text)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_network(path):

@@ -1,5 +1,6 @@
 """From arrays of cutouts to batches on the network's device: read, cleaned, turned, in order."""
 
+import mmap
 import queue
 import threading
 from contextlib import closing, contextmanager
@@ -12,7 +13,16 @@ from ._backend import keras
 from .layers import to_channels_last
 from .symmetries import N_SYMMETRIES, apply_symmetry
 
-__all__ = ["Batch", "PixelSource", "autocast", "iterate_batches", "on_device", "resolve_device"]
+__all__ = [
+    "Batch",
+    "PixelSource",
+    "autocast",
+    "in_memory",
+    "iterate_batches",
+    "on_device",
+    "read_ahead",
+    "resolve_device",
+]
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,6 @@ def _forget_pages(array, rows):
         base = base.base
     if not hasattr(base, "madvise"):
         return
-    import mmap
-
     start = np.frombuffer(base, dtype=np.uint8).ctypes.data
     part = array[rows]
     if not part.size or not part.flags.c_contiguous:
@@ -152,6 +160,15 @@ def _forget_pages(array, rows):
     first, last = -(-first // page) * page, (first + part.nbytes) // page * page
     if last > first >= 0:
         base.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def in_memory(array):
+    """Whether an array lies in memory, and not in a file that is mapped."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return False
+        array = array.base
+    return not isinstance(array, mmap.mmap)
 
 
 class _Alias:
