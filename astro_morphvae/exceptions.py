@@ -1,4 +1,4 @@
-"""Warnings and errors of astro_morphvae: every one of them is raised with the argument it concerns named."""
+"""Warnings and errors of astro_morphvae; each message names the argument that it is about."""
 
 from astropy.utils.exceptions import AstropyUserWarning
 
