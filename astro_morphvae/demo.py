@@ -31,6 +31,7 @@ _CONTENTS = {
     "morphology.ecsv": "one row a galaxy: labels and probabilities",
     "evaluation.ecsv": "scores on the galaxies kept aside, with intervals",
     "classifier.skops": "the fitted classifier",
+    "overview.png": "galaxies, their reconstructions, and the map of their latents",
     "galaxies.png": "some galaxies, with the labels given to them",
     "reconstructions.png": "galaxies, their reconstructions, and what is left",
     "latent_map.png": "the latents in two dimensions, by label",
@@ -42,9 +43,9 @@ _CONTENTS = {
 def run_demo(
     output,
     *,
-    n=2800,
+    n=2500,
     size=64,
-    epochs=20,
+    epochs=16,
     seed=1,
     progress=True,
     report=None,
@@ -89,7 +90,7 @@ def run_demo(
         galaxies = datasets.make_galaxies(
             n, size=size, pixel_scale=_FIELD_OF_VIEW / size, seed=seed
         )
-    fitter = MorphologyFitter(tree="gz-decals", seed=seed)
+    fitter = MorphologyFitter(tree="gz-decals", n_jobs=-1, seed=seed)
     test = fitter.split(galaxies.catalog, galaxies.catalog)
     results.table("catalog.ecsv", galaxies.catalog)
 
@@ -180,6 +181,8 @@ def _draw(results, model, galaxies, test, latents, labels, classifier):
         ),
     )
 
+    results.figure("overview.png", _draw_overview(some, again, latents[rows], shown, votes[rows]))
+
     tree = classifier.tree
     truth = {name: select_labels(votes, tree, name) for name in classifier.questions}
     truth = QTable({"id": votes["id"], **truth})[rows]
@@ -197,6 +200,20 @@ def _caption(row):
             word = "spiral" if row[question] == "yes" else "disk"
     probability = row[f"{question}_reach"] * row[f"{question}_{row[question]}_probability"]
     return f"{word} {100 * probability:.0f} %"
+
+
+def _draw_overview(some, again, latents, shown, votes):
+    """Draw what goes in and comes out, beside the map of latents."""
+    from . import plotting
+
+    plt = import_optional("matplotlib.pyplot", needed_for="the figures of the demo")
+    figure = plt.figure(figsize=(15, 6.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    plotting.plot_reconstructions(some, again, n=5, ax=left)
+    plotting.plot_latent_map(
+        latents, votes["true_class"], shown, title="true class", n_thumbnails=60, ax=right
+    )
+    return [left, right]
 
 
 def _draw_confusion(labels, truth, confusion_counts):
