@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 
 def largest_differences(image_size, n_bands, latent_dim, softening, seed=0):
-    """Largest differences of mu, log variance and reconstruction, relative to their largest value."""
+    """Largest differences of mu, log variance and reconstruction over their largest value."""
     network = VAE(
         latent_dim,
         architecture="xu2023",
