@@ -15,6 +15,19 @@ def _per_band(name, values):
     return [float(value) for value in values]
 
 
+def _asinh(x):
+    """Inverse hyperbolic sine, as exact as torch's and more than twice as fast on a CPU.
+
+    It is log1p(|x| + x² / (1 + sqrt(1 + x²))) with the sign of x; the logarithm has a vector kernel
+    in torch, the inverse hyperbolic sine has not. Beyond the range of x² torch's own is taken.
+    """
+    square = x * x
+    if x.requires_grad or x.device.type != "cpu" or not torch.isfinite(square.sum()):
+        return torch.asinh(x)
+    square.div_((square + 1.0).sqrt_().add_(1.0))
+    return square.add_(x.abs()).log1p_().copysign_(x)
+
+
 @keras.saving.register_keras_serializable(package="astro_morphvae")
 class AsinhStretch(keras.layers.Layer):
     r"""Inverse hyperbolic sine of the flux over a softening per band [1]_.
@@ -53,7 +66,7 @@ class AsinhStretch(keras.layers.Layer):
 
     def call(self, x):
         """Stretch flux ``x``, (n, band, y, x)."""
-        return torch.asinh(x * (1.0 / self._softening(x)))
+        return _asinh(x * (1.0 / self._softening(x)))
 
     def inverse(self, y):
         """Flux, (n, band, y, x), of the stretched image ``y``."""

@@ -305,6 +305,10 @@ class VAE(keras.Model):
             stretched = self.stretch_layer(x)
             if ivar is not None:
                 weight = self.stretch_layer.propagate_inverse_variance(ivar, x)
+        # What meets the decoder's image pixel by pixel lies in memory as that does.
+        stretched = stretched.contiguous(memory_format=torch.channels_last)
+        if weight is not None:
+            weight = weight.contiguous(memory_format=torch.channels_last)
         description = None
         if hasattr(self.encoder, "describe"):
             description, pose = self.encoder.describe(stretched)
