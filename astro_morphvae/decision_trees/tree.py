@@ -1,4 +1,4 @@
-"""`Question` and `DecisionTree`: what volunteers are asked, in which order, and where the votes are."""
+"""`Question` and `DecisionTree`: what volunteers are asked, and where their votes are."""
 
 from dataclasses import dataclass, field, replace
 
