@@ -321,7 +321,6 @@ class LatentModel:
         z = np.random.default_rng(seed).standard_normal((int(n), self.latent_dim))
         return self.decode(z, device=device)
 
-    # --------------------------------------------------------------------------------- on the file
     def write(self, path, *, overwrite=False):
         """Write the model to one ``.keras`` file.
 
