@@ -45,7 +45,7 @@ def run_demo(
     *,
     n=2500,
     size=64,
-    epochs=16,
+    epochs=12,
     seed=1,
     progress=True,
     report=None,
@@ -207,9 +207,9 @@ def _draw_overview(some, again, latents, shown, votes):
     from . import plotting
 
     plt = import_optional("matplotlib.pyplot", needed_for="the figures of the demo")
-    figure = plt.figure(figsize=(15, 6.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    plotting.plot_reconstructions(some, again, n=5, ax=left)
+    figure = plt.figure(figsize=(15.5, 5.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.75, 1))
+    plotting.plot_reconstructions(some, again, n=6, ax=left)
     plotting.plot_latent_map(
         latents, votes["true_class"], shown, title="true class", n_thumbnails=60, ax=right
     )
@@ -287,5 +287,5 @@ class _Folder:
     def figure(self, name, axes):
         """Write the figure of some Axes, and close it."""
         figure = np.ravel(axes)[0].figure
-        self.write(name, lambda path: figure.savefig(path, dpi=110, bbox_inches="tight"))
+        self.write(name, lambda path: figure.savefig(path, dpi=90, bbox_inches="tight"))
         import_optional("matplotlib.pyplot", needed_for="the demo").close(figure)

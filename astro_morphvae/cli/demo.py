@@ -30,7 +30,7 @@ def add_arguments(parser):
         metavar="PIXELS",
         help="pixels on a side (default: %(default)s)",
     )
-    parser.add_argument("--epochs", type=int, default=16, help="epochs (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
 
 
