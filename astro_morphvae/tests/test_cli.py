@@ -200,7 +200,7 @@ def test_latents_as_fits(workplace):
     assert run_in(workplace, line) == 0
     table, ecsv = (QTable.read(workplace / f"latents.{end}") for end in ("fits", "ecsv"))
     np.testing.assert_allclose(table["z_mean"], ecsv["z_mean"], rtol=1e-6)
-    assert read_table(workplace / "latents.fits").meta == ecsv.meta
+    assert dict(read_table(workplace / "latents.fits").meta) == dict(ecsv.meta)
     assert run_in(workplace, "classify latents.fits --classifier classifier.skops -o l.fits") == 0
 
 
