@@ -99,8 +99,12 @@ def pixel_pca(samples, seed):
     return [pca.transform(small(sample.images)) for sample in samples]
 
 
-def invariant_pca(samples, seed):
-    """PCA of the description that the default encoder starts from: no training at all."""
+def description_pca(part):
+    """PCA of the description the default encoder starts from, or of its polar part: no training."""
+    return lambda samples, seed: _description_pca(samples, seed, part)
+
+
+def _description_pca(samples, seed, part):
     import torch
 
     network = VAE(N_LATENTS, image_size=128, n_bands=3, stretch=None)
@@ -116,7 +120,8 @@ def invariant_pca(samples, seed):
             network.encoder.describe(torch.from_numpy(images[start : start + 64]))[0]
             for start in range(0, len(images), 64)
         ]
-        return torch.cat(parts).numpy()
+        n_polar = network.encoder._invariants.sizes[0]
+        return torch.cat(parts).numpy()[:, : n_polar if part == "polar" else None]
 
     described = [describe(sample.images) for sample in samples]
     fit = np.concatenate([d[s.train] for d, s in zip(described, samples, strict=True)])
@@ -162,7 +167,7 @@ def score(sample, features, name, seed):
     values, known = sample.questions[name]
     train, test = (rows[known[rows]] for rows in (sample.train, sample.test))
     forest = RandomForestRegressor if name.startswith("R2") else RandomForestClassifier
-    model = forest(500, random_state=seed, n_jobs=2).fit(features[train], values[train])
+    model = forest(500, random_state=seed, n_jobs=-1).fit(features[train], values[train])
     return model.predict(features[test]), values[test]
 
 
@@ -191,9 +196,10 @@ def main():
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="all cores by default")
     parser.add_argument("--only", nargs="+", help="names of the representations to run")
     arguments = parser.parse_args()
-    tune_process()
+    tune_process(threads=arguments.threads)
     if not arguments.data.is_dir():
         parser.error(f"--data {str(arguments.data)!r} is not a directory")
     samples = {"gz2": load_gz2, "efigi": load_efigi}[arguments.set](arguments.data)
@@ -202,7 +208,8 @@ def main():
         "pca": pixel_pca,
         "reference": network_latents("xu2023", 2 * epochs),
         "residual": network_latents("residual", epochs),
-        "invariants-pca": invariant_pca,
+        "polar-pca": description_pca("polar"),
+        "description-pca": description_pca("all"),
         "default": network_latents("default", epochs),
     }
     chosen = arguments.only or list(representations)
@@ -231,7 +238,7 @@ def main():
                     f"{m:.3f} [{a:.3f}, {b:.3f}] sd {s:.3f}"
                     for m, a, b, s in zip(mean, low, high, spread, strict=True)
                 )
-                print(f"{label:16s} {name:18s} {text}   ({elapsed:.0f} s a fit)", flush=True)
+                print(f"{label:16s} {name:18s} {text}   ({elapsed:.0f} s a seed)", flush=True)
 
 
 if __name__ == "__main__":
