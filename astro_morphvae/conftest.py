@@ -50,6 +50,12 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if marker in item.keywords:
                 item.add_marker(skip)
+    comparing = config.getoption("--mpl", default=False)
+    if not (comparing or config.getoption("--mpl-generate-path", default=None)):
+        skip = pytest.mark.skip(reason="figure: run it with tox -e figure")
+        for item in items:
+            if "figure" in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
