@@ -24,6 +24,7 @@ def figure_test(function):
         filename=f"{function.__name__.removeprefix('test_')}.png",
         tolerance=4,
         deterministic=True,
+        style="default",
         savefig_kwargs={"dpi": 50},
     )
     @functools.wraps(function)

@@ -1,6 +1,7 @@
 """Tuning the process is opt-in and says what it did."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ def test_tune_process_says_what_it_set():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     settings = json.loads(done.stdout)
     assert settings["threads"] == 1
+    assert settings["wait_policy"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     assert settings["allocator"] == {} or settings["allocator"]["mmap_max"] == 0
 
 
