@@ -1,6 +1,7 @@
 """The process the package runs in: opt-in tuning of memory and threads, and versions."""
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -22,8 +23,14 @@ def tune_process(threads=None):
 
     By default every large array is mapped afresh from the system and handed back when freed, so
     that each batch pays for clearing its pages again; keeping them roughly doubles the speed of
-    training. The price is that the process keeps the memory of its largest moment. This changes the
-    whole process, which is why the package never does it unasked; the command ``morphvae`` does.
+    training. The price is that the process keeps the memory of its largest moment.
+
+    Threads that wait for each other do so by spinning, which on a machine with other work to do
+    takes the core from the very thread that is waited for: training next to one busy process was
+    four times slower. Where torch is not loaded yet, they are told to sleep instead.
+
+    This changes the whole process, which is why the package never does it unasked; the command
+    ``morphvae`` does.
 
     Parameters
     ----------
@@ -33,8 +40,8 @@ def tune_process(threads=None):
     Returns
     -------
     settings : dict
-        What was set: ``allocator``, a dict (empty where the C library is not glibc), and
-        ``threads``, an int.
+        What was set: ``allocator``, a dict (empty where the C library is not glibc), ``threads``,
+        an int, and ``wait_policy``, that of OpenMP (`None` if torch was loaded before).
 
     Raises
     ------
@@ -51,11 +58,18 @@ def tune_process(threads=None):
         for name, parameter, value in _ALLOCATOR:
             if c_library.mallopt(parameter, value) == 1:
                 allocator[name] = value
+    wait_policy = None
+    if "torch" not in sys.modules:  # OpenMP reads it once, when it is loaded
+        wait_policy = os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     if threads is not None:
         torch.set_num_threads(int(threads))
-    return {"allocator": allocator, "threads": torch.get_num_threads()}
+    return {
+        "allocator": allocator,
+        "threads": torch.get_num_threads(),
+        "wait_policy": wait_policy,
+    }
 
 
 def software_versions():

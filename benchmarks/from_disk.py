@@ -104,10 +104,12 @@ def measure_twin(folder, device):
 
 
 def measure_ours(side, folder, device):
-    from astro_morphvae import VAE, LatentModel, tune_process
+    from astro_morphvae import tune_process
 
     if not side.endswith("untuned"):
-        tune_process()
+        tune_process()  # before the networks load torch
+    from astro_morphvae import VAE, LatentModel
+
     model = LatentModel(VAE(40, architecture="xu2023", stretch=None))
     paths = file_list(folder)
     cutouts = paths if side.startswith("files") else Path(folder) / "set.fits"
@@ -129,9 +131,11 @@ def measure(side, folder, device, repeats):
 
 
 def measure_memory(path, device):
-    from astro_morphvae import VAE, LatentModel, tune_process
+    from astro_morphvae import tune_process
 
-    tune_process()
+    tune_process()  # before the networks load torch
+    from astro_morphvae import VAE, LatentModel
+
     model = LatentModel(VAE(40, architecture="xu2023", stretch=None))
     start = time.perf_counter()
     table = model.encode(path, batch_size=64, device=device)

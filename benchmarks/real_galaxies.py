@@ -26,7 +26,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 
-from astro_morphvae import VAE, CutoutSet, LatentModel, VAEFitter, tune_process
+import astro_morphvae as amv  # its names load torch when first used: after tune_process()
 
 SPLIT_SEED = 2026  # of the galaxies kept aside; nothing was chosen on them
 ASIDE = 0.3
@@ -107,7 +107,7 @@ def description_pca(part):
 def _description_pca(samples, seed, part):
     import torch
 
-    network = VAE(N_LATENTS, image_size=128, n_bands=3, stretch=None)
+    network = amv.VAE(N_LATENTS, image_size=128, n_bands=3, stretch=None)
     batches = [
         torch.from_numpy(sample.images[sample.train[start : start + 64]])
         for sample in samples
@@ -130,14 +130,14 @@ def _description_pca(samples, seed, part):
 
 
 def as_cutouts(images):
-    return CutoutSet(images, unit=u.dimensionless_unscaled, bands="gri")
+    return amv.CutoutSet(images, unit=u.dimensionless_unscaled, bands="gri")
 
 
 def network_latents(architecture, epochs, **options):
     """Latents of a VAE fitted on the training part."""
 
     def features(samples, seed):
-        network = VAE(
+        network = amv.VAE(
             N_LATENTS,
             architecture=architecture,
             image_size=128,
@@ -146,7 +146,7 @@ def network_latents(architecture, epochs, **options):
             stretch=None,  # these stamps were stretched when they were made
             architecture_options=options,
         )
-        fitter = VAEFitter(
+        fitter = amv.VAEFitter(
             epochs=epochs,
             batch_size=64,
             learning_rate=2e-3 if architecture == "default" else 1e-3,
@@ -156,7 +156,7 @@ def network_latents(architecture, epochs, **options):
             progress=False,
         )
         images = np.concatenate([sample.images[sample.train] for sample in samples])
-        model = fitter(LatentModel(network), as_cutouts(images))
+        model = fitter(amv.LatentModel(network), as_cutouts(images))
         return [np.asarray(model.encode(as_cutouts(s.images))["z_mean"]) for s in samples]
 
     return features
@@ -199,7 +199,7 @@ def main():
     parser.add_argument("--threads", type=int, help="all cores by default")
     parser.add_argument("--only", nargs="+", help="names of the representations to run")
     arguments = parser.parse_args()
-    tune_process(threads=arguments.threads)
+    amv.tune_process(threads=arguments.threads)
     if not arguments.data.is_dir():
         parser.error(f"--data {str(arguments.data)!r} is not a directory")
     samples = {"gz2": load_gz2, "efigi": load_efigi}[arguments.set](arguments.data)

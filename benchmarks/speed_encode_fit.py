@@ -62,10 +62,12 @@ def measure_twin(n_encode, n_train, softening, repeats):
 def measure_ours(n_encode, n_train, softening, repeats, *, tuned, precision):
     import astropy.units as u
 
-    from astro_morphvae import VAE, CutoutSet, LatentModel, VAEFitter, tune_process
+    from astro_morphvae import tune_process
 
     if tuned:
-        tune_process()
+        tune_process()  # before the networks load torch
+    from astro_morphvae import VAE, CutoutSet, LatentModel, VAEFitter
+
     cutouts = CutoutSet(
         simulated_flux(max(n_encode, n_train)),
         unit=u.nmgy,
