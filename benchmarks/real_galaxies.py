@@ -120,7 +120,7 @@ def _description_pca(samples, seed, part):
             network.encoder.describe(torch.from_numpy(images[start : start + 64]))[0]
             for start in range(0, len(images), 64)
         ]
-        n_polar = network.encoder._invariants.sizes[0]
+        n_polar = network.encoder.invariants.sizes[0]
         return torch.cat(parts).numpy()[:, : n_polar if part == "polar" else None]
 
     described = [describe(sample.images) for sample in samples]

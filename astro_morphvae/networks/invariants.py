@@ -10,19 +10,30 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-__all__ = ["Invariants", "grid_size"]
+__all__ = ["Invariants", "description_sizes"]
 
 _N_GRID = 64  # pixels a side on which a galaxy is described
 _N_MODES = 9  # angular modes 0 to 8
 _N_ANGLES = 8  # orientations of the wavelets over 180 degrees
 _WINDOWS = (0.047, 0.11, 0.234)  # widths of the Gaussian windows, in sides of the image
 _SUBPIXELS = 4  # samples along a side of a pixel, for the share of a pixel in a ring
-_LEAST_RING, _LEAST_WAVE = 0.01, 1e-4  # added before logarithms, in units of `scale`
+_LEAST_RING, _LEAST_WAVE = 0.01, 1e-4  # added before logarithms, in units of a bright peak
 
 
-def grid_size(image_size):
-    """Side in pixels of the grid on which an image of ``image_size`` pixels is described."""
-    return min(_N_GRID, image_size) // 8 * 8
+def _grid(image_size):
+    """Side in pixels of the grid on which an image is described, and the number of its scales."""
+    if image_size < 16:
+        raise ValueError(f"image_size must be at least 16, got {image_size!r}")
+    n_grid = min(_N_GRID, image_size) // 8 * 8
+    return n_grid, int(math.log2(n_grid // 4))
+
+
+def description_sizes(image_size, n_bands):
+    """Count the polar and the scattering numbers that `Invariants` gives: a tuple of two int."""
+    n_grid, n_scales = _grid(image_size)
+    n_pairs = n_scales * (n_scales - 1) // 2
+    n_polar = n_grid // 2 * (_N_MODES + n_bands - 1)
+    return n_polar, len(_WINDOWS) * (1 + 3 * n_scales + 3 * n_pairs)
 
 
 def _ring_weights(n_grid, n_rings):
@@ -96,8 +107,6 @@ class Invariants:
         Side of the images in pixels, at least 16.
     n_bands : int
         Bands of the images.
-    scale : float, optional
-        Value of an image at which it is bright; amplitudes far below it count as none.
 
     Attributes
     ----------
@@ -110,12 +119,9 @@ class Invariants:
     .. [2] Cheng & Menard 2021, "How to quantify fields or textures?", arXiv:2112.01288.
     """
 
-    def __init__(self, image_size, n_bands, *, scale=1.0):
-        if image_size < 16:
-            raise ValueError(f"image_size must be at least 16, got {image_size!r}")
-        self.n_bands, self.scale = n_bands, float(scale)
-        self.n_grid = grid_size(image_size)
-        self.n_scales = int(math.log2(self.n_grid // 4))
+    def __init__(self, image_size, n_bands):
+        self.n_grid, self.n_scales = _grid(image_size)
+        self.sizes = description_sizes(image_size, n_bands)
         self.n_rings = self.n_grid // 2
         self.rings = _ring_weights(self.n_grid, self.n_rings)
         self.wavelets = _wavelets()
@@ -124,11 +130,6 @@ class Invariants:
         self.relative = (angle[:, None] + angle) % _N_ANGLES
         self.cosines = torch.cos(2 * math.pi * angle[:, None] * torch.arange(3) / _N_ANGLES)
         self.cosines /= _N_ANGLES
-        n_pairs = self.n_scales * (self.n_scales - 1) // 2
-        self.sizes = (
-            self.n_rings * (_N_MODES + n_bands - 1),
-            len(_WINDOWS) * (1 + 3 * self.n_scales + 3 * n_pairs),
-        )
 
     def to(self, device):
         """Move the constants to a device; returns the object itself."""
@@ -143,7 +144,8 @@ class Invariants:
         Parameters
         ----------
         x : tensor, (n, band, y, x)
-            Stretched images.
+            Stretched images, in units of a bright galaxy's peak: amplitudes far below one count
+            as none.
 
         Returns
         -------
@@ -154,7 +156,7 @@ class Invariants:
         """
         if self.rings.device != x.device:
             self.to(x.device)
-        x = x.float() / self.scale
+        x = x.float()
         if x.shape[-1] != self.n_grid:
             x = functional.adaptive_avg_pool2d(x, self.n_grid)
         grey = x.mean(dim=1)

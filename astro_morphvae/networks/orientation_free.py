@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from ._backend import keras
-from .invariants import Invariants
+from .invariants import Invariants, description_sizes
 from .layers import Linear
 from .residual import ResidualDecoder
 
@@ -64,8 +64,8 @@ class OrientationFreeEncoder(keras.layers.Layer):
         self.latent_dim, self.image_size = int(latent_dim), int(image_size)
         self.n_bands, self.seed, self.width = int(n_bands), int(seed), int(width)
         self.options = options
-        self._invariants = Invariants(self.image_size, self.n_bands)
-        n_features = sum(self._invariants.sizes)
+        self.invariants = Invariants(self.image_size, self.n_bands)
+        n_features = sum(self.invariants.sizes)
         for name, shape, start in (
             ("center", (n_features,), "zeros"),
             ("spread", (n_features,), "ones"),
@@ -97,9 +97,9 @@ class OrientationFreeEncoder(keras.layers.Layer):
         """
         peak = torch.cat([x.float().mean(dim=1).flatten(1).amax(dim=1) for x in batches])
         self.bright.assign(peak.median().clamp_min(1e-6))
-        sample = torch.cat([self._invariants(x / self.bright.value)[0] for x in batches])
+        sample = torch.cat([self.invariants(x / self.bright.value)[0] for x in batches])
         center, spread = sample.mean(dim=0), sample.std(dim=0, correction=0)
-        n_polar, n_scattering = self._invariants.sizes
+        n_polar, n_scattering = self.invariants.sizes
         # The polar numbers share one scale, so that noisy ones stay small; the scattering numbers,
         # of unlike kinds, have one each. Either set has a variance of one in all.
         polar = spread[:n_polar].square().sum().sqrt().expand(n_polar)
@@ -112,7 +112,7 @@ class OrientationFreeEncoder(keras.layers.Layer):
     def describe(self, x):
         """Standardised description, (n, n_features), and pose, (n, 3), of stretched images."""
         with torch.autocast(x.device.type, enabled=False):
-            description, modes = self._invariants(x.float() / self.bright.value)
+            description, modes = self.invariants(x.float() / self.bright.value)
             description = (description - self.center.value) / self.spread.value
             return description, _pose(modes)
 
@@ -210,7 +210,7 @@ class OrientationFreeDecoder(keras.layers.Layer):
             width=self.image_width,
             seed=self.seed,
         )
-        n_features = sum(Invariants(self.image_size, self.n_bands).sizes)
+        n_features = sum(description_sizes(self.image_size, self.n_bands))
         base = 1000 * self.seed + 700
         self.description = Linear(self.latent_dim, n_features, seed=base)
         self.hidden = Linear(self.latent_dim, self.width, seed=base + 1)
