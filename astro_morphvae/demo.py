@@ -43,9 +43,9 @@ _CONTENTS = {
 def run_demo(
     output,
     *,
-    n=2500,
+    n=3000,
     size=64,
-    epochs=12,
+    epochs=16,
     seed=1,
     progress=True,
     report=None,

@@ -21,7 +21,7 @@ def add_arguments(parser):
         help="folder for tables and figures, made if need be (default: %(default)s)",
     )
     parser.add_argument(
-        "--n", type=int, default=2500, help="number of galaxies (default: %(default)s)"
+        "--n", type=int, default=3000, help="number of galaxies (default: %(default)s)"
     )
     parser.add_argument(
         "--size",
@@ -30,7 +30,7 @@ def add_arguments(parser):
         metavar="PIXELS",
         help="pixels on a side (default: %(default)s)",
     )
-    parser.add_argument("--epochs", type=int, default=12, help="epochs (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=16, help="epochs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
 
 
