@@ -16,6 +16,10 @@ _ALLOCATOR = (
     ("trim_threshold", _M_TRIM_THRESHOLD, -1),  # ... and freed pages stay for the next one
     ("top_pad", _M_TOP_PAD, 256 * 1024 * 1024),
 )
+# Turns, about a tenth of a millisecond: long enough for threads with equal work to meet without
+# sleeping, short enough to leave a busy core to others (the default is six times as long).
+_SPIN_COUNT = 50_000
+_WAIT_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 
 
 def tune_process(threads=None):
@@ -27,7 +31,8 @@ def tune_process(threads=None):
 
     Threads that wait for each other do so by spinning, which on a machine with other work to do
     takes the core from the very thread that is waited for: training next to one busy process was
-    four times slower. Where torch is not loaded yet, they are told to sleep instead.
+    four times slower or more. Where torch is not loaded yet, they are told to sleep after a short
+    while; environment variables ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` of yours are kept.
 
     This changes the whole process, which is why the package never does it unasked; the command
     ``morphvae`` does.
@@ -41,7 +46,8 @@ def tune_process(threads=None):
     -------
     settings : dict
         What was set: ``allocator``, a dict (empty where the C library is not glibc), ``threads``,
-        an int, and ``wait_policy``, that of OpenMP (`None` if torch was loaded before).
+        an int, and ``spin_count``, the turns a thread waits before it sleeps (`None` if torch was
+        loaded before, or the environment says otherwise).
 
     Raises
     ------
@@ -58,9 +64,10 @@ def tune_process(threads=None):
         for name, parameter, value in _ALLOCATOR:
             if c_library.mallopt(parameter, value) == 1:
                 allocator[name] = value
-    wait_policy = None
-    if "torch" not in sys.modules:  # OpenMP reads it once, when it is loaded
-        wait_policy = os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    spin_count = None
+    if "torch" not in sys.modules and not _WAIT_VARIABLES & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = str(_SPIN_COUNT)  # GNU OpenMP reads it when it is loaded
+        spin_count = _SPIN_COUNT
     import torch
 
     if threads is not None:
@@ -68,7 +75,7 @@ def tune_process(threads=None):
     return {
         "allocator": allocator,
         "threads": torch.get_num_threads(),
-        "wait_policy": wait_policy,
+        "spin_count": spin_count,
     }
 
 
