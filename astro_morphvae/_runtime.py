@@ -30,9 +30,9 @@ def tune_process(threads=None):
     training. The price is that the process keeps the memory of its largest moment.
 
     Threads that wait for each other do so by spinning, which on a machine with other work to do
-    takes the core from the very thread that is waited for: training next to one busy process was
-    four times slower or more. Where torch is not loaded yet, they are told to sleep after a short
-    while; environment variables ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` of yours are kept.
+    takes the core from the very thread that is waited for. Where torch is not loaded yet, they are
+    told to sleep after a short while; environment variables ``OMP_WAIT_POLICY`` and
+    ``GOMP_SPINCOUNT`` of yours are kept.
 
     This changes the whole process, which is why the package never does it unasked; the command
     ``morphvae`` does.
