@@ -52,7 +52,8 @@ class VAE(keras.Model):
     latent_dim : int, optional
         Length of the latent vector.
     architecture : str, optional
-        ``"default"``, ``"residual"``, or ``"xu2023"`` for the network of [2]_ (443,507 parameters
+        ``"default"``, whose latents do not know the orientation; ``"residual"``, a convolutional
+        one that does; or ``"xu2023"`` for the network of [2]_ (443,507 parameters
         for 40 latents of 3 × 256 × 256 pixels; the published system has ``stretch=None``).
     image_size : int, optional
         Side of the cutouts in pixels; a multiple of 64 for ``"xu2023"``.
