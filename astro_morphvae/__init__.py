@@ -22,6 +22,8 @@ _LAZY_NAMES = {
     "tune_process": "_runtime",
 }
 _LAZY_MODULES = (
+    "analysis",
+    "catalogs",
     "cli",
     "cutouts",
     "datasets",
@@ -32,7 +34,10 @@ _LAZY_MODULES = (
     "model",
     "morphology",
     "networks",
+    "pairs",
     "plotting",
+    "processing",
+    "surveys",
     "units",
 )
 

@@ -1,0 +1,3 @@
+"""What latents say: the shift between surveys, in tables."""
+
+__all__ = []

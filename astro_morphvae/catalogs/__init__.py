@@ -1,0 +1,3 @@
+"""Catalogues of volunteers' votes, and their match to galaxies on the sky."""
+
+__all__ = []

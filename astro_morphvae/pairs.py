@@ -1,0 +1,3 @@
+"""The same galaxies in two surveys, on the same pixels."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""Cutouts on one pixel grid and at one resolution, with their noise and masks."""
+
+__all__ = []

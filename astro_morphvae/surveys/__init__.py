@@ -1,0 +1,3 @@
+"""Imaging surveys: sky positions in, cutouts out."""
+
+__all__ = []
