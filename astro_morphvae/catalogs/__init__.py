@@ -1,3 +1,5 @@
 """Catalogues of volunteers' votes, and their match to galaxies on the sky."""
 
-__all__ = []
+from .crossmatch import crossmatch
+
+__all__ = ["crossmatch"]
