@@ -167,7 +167,7 @@ class Assembler:
         self._compare()
         layout = self.layout
         if layout is None:
-            layout = self.layout = self._layout_of_lost()
+            layout = self.layout = self._layout_of_lost(ids)
             self._allocate()
         for row, status in enumerate(self._status):
             if status != OK:
@@ -201,7 +201,7 @@ class Assembler:
             "catalog": order_columns(catalog),
         }
 
-    def _layout_of_lost(self):
+    def _layout_of_lost(self, ids):
         """Layout where no row has pixels: what was asked for, or what a header still says."""
         bands, size, unit = self._bands, self._resize, None
         if self._lost is not None:
@@ -210,9 +210,10 @@ class Assembler:
             if size is None and self._pixel_scale is None:
                 size = self._lost.shape[1:]
         if bands is None or size is None:
+            first = "" if ids is None else f"{ids[0]}: "
             raise ValueError(
-                f"none of the {self.n} cutouts can be read (first: {self._status[0]}), so their "
-                "bands and size are unknown; give bands= and resize= to get rows of NaN"
+                f"none of the {self.n} cutouts can be read (first, {first}{self._status[0]}), so "
+                "their bands and size are unknown; give bands= and resize= to get rows of NaN"
             )
         return Layout(size, bands, unit or u.dimensionless_unscaled, False)
 
