@@ -1,0 +1,193 @@
+"""Where the pixels of one celestial grid lie on another, and how large they are there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.wcs.utils import wcs_to_celestial_frame
+
+from ..cutouts._wcs import quiet_astropy
+
+__all__ = ["PixelMap", "map_pixels"]
+
+#: Largest error of a position that is interpolated between exact ones, in input pixels.
+TOLERANCE = 1e-3
+# Output pixels between the first exact positions; halved until the tolerance is met.
+_STEP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PixelMap:
+    """Positions of output pixels on the input image.
+
+    Attributes
+    ----------
+    x, y : (ny, nx) array
+        Input pixel coordinates of the centres, from 0; NaN where the grids do not meet.
+    area : (ny, nx) array
+        Input pixels in the solid angle of each output pixel.
+    stretch : (float, float)
+        Extent of an output pixel along the input's y and x, in input pixels: the largest in the
+        map.
+    error : float
+        Bound on the error of x and y, in input pixels; 0 where all positions are exact.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    area: np.ndarray
+    stretch: tuple
+    error: float
+
+
+def map_pixels(source, target, shape, *, tolerance=TOLERANCE):
+    """Find the pixels of a target grid on a source image.
+
+    Positions are exact on a coarse grid and interpolated linearly between its nodes; every second
+    node tells how wrong that is, and the grid is refined until the error is below the tolerance,
+    down to the pixels themselves. Grids that do not meet everywhere, and distortions given as
+    look-up tables, which need not be smooth, are mapped pixel by pixel.
+
+    Parameters
+    ----------
+    source, target : `~astropy.wcs.WCS`
+        Celestial WCS of two axes of the input image and of the output. Not changed.
+    shape : tuple of int
+        (ny, nx) of the output.
+    tolerance : float, optional
+        Largest error of a position, in input pixels.
+
+    Returns
+    -------
+    PixelMap
+    """
+    ny, nx = shape
+    convert = _Converter(source, target)
+    cells = [max(2, 2 * round(n / (2 * _STEP))) for n in shape]
+    smooth = not convert.has_tables
+    while smooth and all(4 * cell <= n for cell, n in zip(cells, shape, strict=True)):
+        nodes = [_nodes(n, cell) for n, cell in zip(shape, cells, strict=True)]
+        x, y = convert(nodes[1], nodes[0])
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            break
+        # Half the step makes the error of a linear interpolation four times smaller.
+        error = max(_error_of_every_second(values) for values in (x, y)) / 4
+        if error < tolerance:
+            return _interpolated(x, y, nodes, shape, error)
+        cells = [2 * cell for cell in cells]
+    return _exact(convert, ny, nx)
+
+
+def _nodes(n, cells):
+    return np.linspace(-0.5, n - 0.5, cells + 1)
+
+
+def _error_of_every_second(values):
+    coarse = values[::2, ::2]
+    middle_x = (coarse[:, 1:] + coarse[:, :-1]) / 2
+    middle_y = (coarse[1:] + coarse[:-1]) / 2
+    centre = (middle_x[1:] + middle_x[:-1]) / 2
+    return max(
+        np.abs(values[::2, 1::2] - middle_x).max(),
+        np.abs(values[1::2, ::2] - middle_y).max(),
+        np.abs(values[1::2, 1::2] - centre).max(),
+    )
+
+
+def _hat_matrix(nodes, n):
+    """Linear interpolation from evenly spaced nodes to pixels 0 ... n - 1, a matrix."""
+    position = (np.arange(n) - nodes[0]) / (nodes[1] - nodes[0])
+    return np.clip(1 - np.abs(position[:, np.newaxis] - np.arange(len(nodes))), 0, None)
+
+
+def _interpolated(x, y, nodes, shape, error):
+    along_y, along_x = (_hat_matrix(node, n) for node, n in zip(nodes, shape, strict=True))
+    slopes = [np.gradient(values, *nodes, edge_order=2) for values in (x, y)]
+    area = np.abs(slopes[0][1] * slopes[1][0] - slopes[0][0] * slopes[1][1])
+    x, y, area = (along_y @ values @ along_x.T for values in (x, y, area))
+    return PixelMap(x, y, area, _stretch(slopes), error)
+
+
+def _exact(convert, ny, nx):
+    x, y = convert(np.arange(nx), np.arange(ny))
+    corners = convert(np.arange(nx + 1) - 0.5, np.arange(ny + 1) - 0.5)
+    slopes = []
+    diagonals = []
+    for values in corners:
+        along, across = values[1:, 1:] - values[:-1, :-1], values[1:, :-1] - values[:-1, 1:]
+        diagonals.append((along, across))
+        slopes.append(((along + across) / 2, (along - across) / 2))
+    # The area of a quadrilateral is half the cross product of its diagonals.
+    area = 0.5 * np.abs(diagonals[0][0] * diagonals[1][1] - diagonals[0][1] * diagonals[1][0])
+    lost = ~(np.isfinite(x) & np.isfinite(y) & np.isfinite(area))
+    x, y, area = (np.where(lost, np.nan, values) for values in (x, y, area))
+    return PixelMap(x, y, area, _stretch(slopes), 0.0)
+
+
+def _stretch(slopes):
+    """Extent of an output pixel along y and x of the input, the largest of all that are finite."""
+    extents = []
+    for slope in reversed(slopes):
+        extent = np.hypot(*slope)
+        finite = extent[np.isfinite(extent)]
+        extents.append(float(finite.max()) if finite.size else 1.0)
+    return tuple(extents)
+
+
+class _Converter:
+    """From pixels of the target to pixels of the source; NaN where they do not meet."""
+
+    def __init__(self, source, target):
+        with quiet_astropy():
+            # Copies: a WCS keeps a state while it works, which threads must not share.
+            self.source, self.target = source.deepcopy(), target.deepcopy()
+            frames = [wcs_to_celestial_frame(wcs) for wcs in (self.target, self.source)]
+        self.frames = None if frames[0].is_equivalent_frame(frames[1]) else frames
+        matrix = self.source.pixel_scale_matrix
+        self.scale = float(np.sqrt(abs(np.linalg.det(matrix))))
+        tables = [
+            table
+            for wcs in (source, target)
+            for table in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
+        ]
+        self.has_tables = any(table is not None for table in tables)
+
+    def __call__(self, columns, rows):
+        """Map the grid of some columns and rows: x and y, each (len(rows), len(columns))."""
+        shape = len(rows), len(columns)
+        x_out, y_out = (axis.ravel() for axis in np.meshgrid(columns, rows))
+        x, y = np.full((2, x_out.size), np.nan)
+        world = np.stack(self.target.all_pix2world(x_out, y_out, 0))
+        known = np.isfinite(world).all(axis=0)
+        if known.any():
+            world = self._to_source_frame(world[:, known])
+            x[known], y[known] = self._to_source_pixels(world)
+        return x.reshape(shape), y.reshape(shape)
+
+    def _to_source_frame(self, world):
+        if self.frames is None:
+            return world
+        sky = SkyCoord(*world, frame=self.frames[0], unit="deg").transform_to(self.frames[1])
+        return np.stack([sky.spherical.lon.deg, sky.spherical.lat.deg])
+
+    def _to_source_pixels(self, world):
+        position = np.stack(
+            self.source.all_world2pix(*world, 0, tolerance=1e-5, maxiter=30, quiet=True)
+        )
+        # A projection may show another part of the sky at the same place (the gnomonic plane holds
+        # both hemispheres), and the inverse of a distortion fails far from the image.
+        finite = np.isfinite(position).all(axis=0)
+        back = np.full_like(world, np.nan)
+        if finite.any():
+            back[:, finite] = self.source.all_pix2world(*position[:, finite], 0)
+        offset = np.linalg.norm(_unit_vectors(back) - _unit_vectors(world), axis=0)
+        with np.errstate(invalid="ignore"):
+            apart = ~(np.degrees(offset) < TOLERANCE * self.scale)
+        position[:, apart] = np.nan
+        return position
+
+
+def _unit_vectors(world):
+    longitude, latitude = np.radians(world)
+    across = np.cos(latitude)
+    return np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)])
