@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from ._kernels import kernel_margin, kernel_weights
+from ._interpolation import interpolation_margin, interpolation_weights
 from ._probing import probe_weights, window_size
 
 __all__ = ["carry", "weigher"]
@@ -38,10 +38,10 @@ def weigher(source, target, pixels, shape, method, kernel):
     """
     if method == "interp":
         x, y = pixels.x.ravel(), pixels.y.ravel()
-        margin = kernel_margin(pixels.stretch, kernel)
+        margin = interpolation_margin(pixels.stretch, kernel)
 
         def weights_of(part):
-            return kernel_weights(x[part], y[part], pixels.stretch, shape, kernel)
+            return interpolation_weights(x[part], y[part], pixels.stretch, shape, kernel)
 
         return weights_of, margin, margin[0] * margin[1]
     weights, indices = probe_weights(source, target, pixels, shape, method)

@@ -22,7 +22,7 @@ from ..cutouts._parse import (
 from ..cutouts._wcs import WCSList, centre_and_scale, quiet_astropy
 from ._carry import carry, weigher
 from ._grids import parse_grids
-from ._kernels import KERNELS, widening
+from ._interpolation import INTERPOLATION, widening
 from ._pixel_map import map_pixels
 from ._probing import ADAPTIVE_VARIANCE
 
@@ -119,8 +119,8 @@ def reproject_cutouts(
     cutouts = as_cutout_set(cutouts)
     if method not in _METHODS:
         raise ValueError(f"method: expected one of {_METHODS}, got {method!r}")
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel: expected one of {tuple(KERNELS)}, got {kernel!r}")
+    if kernel not in INTERPOLATION:
+        raise ValueError(f"kernel: expected one of {tuple(INTERPOLATION)}, got {kernel!r}")
     n_jobs = _parse_n_jobs(n_jobs)
     if cutouts.wcs is None:
         raise ValueError("cutouts: they have no celestial WCS")
@@ -229,7 +229,7 @@ class _Work:
         scales = [centre_and_scale(wcs, (1, 1))[2] for wcs in (source, target)]
         if self.method == "interp":
             wide = max(widening(extent) for extent in pixels.stretch)
-            self.blur[row] = KERNELS[self.kernel][2] * (wide * scales[0]) ** 2
+            self.blur[row] = INTERPOLATION[self.kernel][2] * (wide * scales[0]) ** 2
         elif self.method == "adaptive":
             self.blur[row] = ADAPTIVE_VARIANCE * max(scales) ** 2
         else:  # a pixel of each side, as boxes
