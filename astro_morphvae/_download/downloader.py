@@ -243,7 +243,7 @@ class _Job:
         if wanted is not None and wanted > _LONGEST_WAIT:
             detail, retry = f"{detail}; the server asks to wait {wanted:.0f} s", False
         if not retry or task.attempts > self._retries:
-            if task.attempts > 1:
+            if retry and task.attempts > 1:
                 detail = f"{detail} ({task.attempts} times)"
             return Reply(request, status, detail=detail, attempts=task.attempts)
         delay = backoff_delay(task.attempts, self._backoff)

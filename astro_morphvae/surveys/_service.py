@@ -212,11 +212,15 @@ class CutoutService(BaseQuery):
         )
         if get_query_payload:
             return replies
+        self._raise_for_status(replies)
+        return [fits.open(BytesIO(reply.content)) for reply in replies]
+
+    @staticmethod
+    def _raise_for_status(replies):
         for reply in replies:
             if not reply.ok:
                 exceptions = import_optional("astroquery.exceptions", needed_for="get_images")
                 raise exceptions.RemoteServiceError(f"{reply.request.full_url}: {reply.reason}")
-        return [fits.open(BytesIO(reply.content)) for reply in replies]
 
     def clear_cache(self):
         """Remove every reply that this service keeps on disk."""
