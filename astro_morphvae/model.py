@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ._runtime import software_versions
 from .cutouts import CutoutSet, as_cutout_set
-from .exceptions import CutoutMismatchError
+from .cutouts.compatibility import check_compatible
 from .io import iter_file_batches
 from .networks import VAE
 from .networks.archive import read_network, write_network
@@ -125,6 +125,7 @@ class LatentModel:
         self,
         cutouts,
         *,
+        survey=None,
         batch_size=64,
         augment=None,
         precision=None,
@@ -140,6 +141,9 @@ class LatentModel:
         cutouts : CutoutSet, list of NDData, path, or list of paths
             A path is that of a `CutoutSet` file; a list of paths, files of one cutout each. Masked
             and non-finite pixels are seen as zero flux.
+        survey : str, optional
+            Survey that the cutouts are of, for a model that was adapted to several; by default what
+            their ``meta`` says under ``"survey"`` or ``"layer"``.
         batch_size : int, optional
             Objects read at a time.
         augment : {None, "d4"}, optional
@@ -178,13 +182,14 @@ class LatentModel:
         with tqdm(disable=not progress, desc="encode", unit="cutout") as bar:
             for part, total in _pieces(cutouts):
                 self._check(part)
+                network, seen_as = self._seen_by(part, survey)
                 bar.total = total
                 for name in columns:
                     if name in part.catalog.colnames:
                         columns[name].append(part.catalog[name])
                 outputs = self._run(
                     part,
-                    lambda x: encode_over_symmetries(self._network, x, symmetries),
+                    lambda x, network=network: encode_over_symmetries(network, x, symmetries),
                     batch_size,
                     precision,
                     device,
@@ -194,6 +199,8 @@ class LatentModel:
                     if values is not None:
                         latents[name].append(values)
         table = QTable(meta={**self.meta, "augment": augment, "precision": precision or "float32"})
+        if seen_as is not None:
+            table.meta["survey"] = seen_as
         n_parts = len(columns["id"])
         for name in ("id", "ra", "dec"):
             if len(columns[name]) == n_parts:
@@ -205,14 +212,23 @@ class LatentModel:
         _describe(table)
         return table
 
-    def reconstruct(self, cutouts, *, batch_size=64, precision=None, device=None, progress=False):
+    def reconstruct(
+        self,
+        cutouts,
+        *,
+        survey=None,
+        batch_size=64,
+        precision=None,
+        device=None,
+        progress=False,
+    ):
         """Cutouts as the model sees them: encoded to the mean latents and decoded again.
 
         Parameters
         ----------
         cutouts : CutoutSet, list of NDData, or path
             As in `encode`.
-        batch_size, precision, device, progress
+        survey, batch_size, precision, device, progress
             As in `encode`.
 
         Returns
@@ -222,13 +238,14 @@ class LatentModel:
         """
         cutouts = as_cutout_set(cutouts)
         self._check(cutouts)
+        network, _ = self._seen_by(cutouts, survey)
         device = resolve_device(device)
         with tqdm(
             disable=not progress, desc="reconstruct", unit="cutout", total=len(cutouts)
         ) as bar:
             (images,) = self._run(
                 cutouts,
-                lambda x: (self._network(x).float(),),
+                lambda x: (network(x).float(),),
                 _batch_size(batch_size),
                 precision,
                 device,
@@ -245,7 +262,7 @@ class LatentModel:
             meta={**cutouts.meta, "model": self.meta},
         )
 
-    def decode(self, z, *, pose=None, batch_size=64, device=None):
+    def decode(self, z, *, pose=None, survey=None, batch_size=64, device=None):
         """Cutouts of latents.
 
         Parameters
@@ -254,6 +271,8 @@ class LatentModel:
             Latents, or a table as `encode` gives, of which ``z_mean`` (and ``pose``) are taken.
         pose : array, (n, k), optional
             Latents of the orientation; a standard orientation by default.
+        survey : str, optional
+            Survey as which an adapted model draws the cutouts; by default its first, the source.
         batch_size, device
             As in `encode`.
 
@@ -278,10 +297,10 @@ class LatentModel:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (n, {self.latent_dim}), got {z.shape}")
         device = resolve_device(device)
-        network = self._network
+        network = self._network if survey is None else self._seen_by(None, survey)[0]
         images = np.full((len(z), *self._image_shape), np.nan, dtype=np.float32)
         good = np.flatnonzero(np.isfinite(z).all(axis=1))
-        with on_device(network, device), torch.inference_mode():
+        with on_device(self._network, device), torch.inference_mode():
             for start in range(0, len(good), batch_size):
                 rows = good[start : start + batch_size]
                 turn = None
@@ -294,7 +313,7 @@ class LatentModel:
         return CutoutSet(
             images,
             unit=u.Unit(fitted.get("unit", "")),
-            bands=fitted.get("bands") or [f"band{i}" for i in range(network.n_bands)],
+            bands=fitted.get("bands") or [f"band{i}" for i in range(self._network.n_bands)],
             pixel_scale=None if scale is None else scale * u.arcsec,
             catalog=catalog,
             meta={"model": self.meta},
@@ -384,6 +403,21 @@ class LatentModel:
     def _check(self, cutouts, name="cutouts"):
         check_compatible(self._network, self._provenance, cutouts, name)
 
+    def _seen_by(self, cutouts, survey):
+        """Network as it sees the survey of the cutouts, and that survey's name or `None`."""
+        surveys = getattr(self._network, "surveys", None)
+        if surveys is None:
+            if survey is not None:
+                raise ValueError(f"survey is for a model adapted to several, got {survey!r}")
+            return self._network, None
+        if survey is None:
+            survey = cutouts.meta.get("survey", cutouts.meta.get("layer"))
+        if survey is None or str(survey) not in surveys:
+            raise ValueError(
+                f"survey must be one of {surveys}, to which the model was adapted; got {survey!r}"
+            )
+        return self._network.for_survey(str(survey)), str(survey)
+
     def _run(self, cutouts, function, batch_size, precision, device, bar):
         """Apply ``function(x)``, a tuple of tensors or None, to the good rows of the cutouts."""
         n, outputs = len(cutouts), None
@@ -417,49 +451,6 @@ class LatentModel:
             if output is not None:
                 output[~good] = np.nan
         return outputs
-
-
-def check_compatible(network, provenance, cutouts, name="cutouts"):
-    """Raise where cutouts are not what a network, or the fit of that provenance, was made for.
-
-    Raises
-    ------
-    ValueError
-        If the set is empty.
-    `~astro_morphvae.exceptions.CutoutMismatchError`
-        If bands, size, unit or pixel scale differ; ``name`` is that of the argument.
-    """
-    if len(cutouts) == 0:
-        raise ValueError(f"{name} must hold at least one cutout, got none")
-    if cutouts.n_bands != network.n_bands:
-        raise CutoutMismatchError(
-            f"{name} have {cutouts.n_bands} band(s) {cutouts.bands}, but the network takes "
-            f"{network.n_bands}"
-        )
-    if tuple(cutouts.size) != (network.image_size,) * 2:
-        raise CutoutMismatchError(
-            f"{name} are {cutouts.size[0]} × {cutouts.size[1]} pixels, but the network takes "
-            f"{network.image_size} × {network.image_size}; resample them with resize="
-        )
-    bands = provenance.get("bands")
-    if bands is not None and tuple(cutouts.bands) != tuple(bands):
-        raise CutoutMismatchError(
-            f"{name} have the bands {tuple(cutouts.bands)}, but the model was fitted on "
-            f"{tuple(bands)}"
-        )
-    unit = provenance.get("unit")
-    if unit is not None and u.Unit(unit) != (cutouts.unit or u.dimensionless_unscaled):
-        raise CutoutMismatchError(
-            f"{name} have the unit {str(cutouts.unit)!r}, but the model was fitted on {unit!r}"
-        )
-    scale = provenance.get("pixel_scale")
-    if scale is not None and cutouts.pixel_scale is not None:
-        given = cutouts.pixel_scale.to_value(u.arcsec)
-        if abs(given - scale) > 0.01 * scale:
-            raise CutoutMismatchError(
-                f"{name} have a pixel scale of {given:.4g} arcsec, but the model was fitted at "
-                f"{scale:.4g}; resample them with pixel_scale="
-            )
 
 
 def _batch_size(value):

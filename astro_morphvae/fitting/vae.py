@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from .._runtime import software_versions
 from ..cutouts import as_cutout_set
+from ..cutouts.compatibility import check_compatible
 from ..exceptions import FitDivergedError
-from ..model import LatentModel, check_compatible
+from ..model import LatentModel
 from ..networks import fit_softening
 from ..networks.batches import PixelSource, autocast, iterate_batches, on_device, resolve_device
 from .checkpoint import TrainingState, read_checkpoint, write_checkpoint

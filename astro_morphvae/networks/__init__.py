@@ -1,6 +1,7 @@
 """Networks: pure Keras 3 on PyTorch, arrays in and arrays out, no astropy."""
 
 from ._backend import keras as _keras  # noqa: F401  (sets the backend before keras is imported)
+from .adaptation import AdaptedVAE
 from .layers import (
     BlurPool,
     Convolution,
@@ -19,6 +20,7 @@ from .xu2023 import Xu2023Decoder, Xu2023Encoder
 __all__ = [
     "ARCHITECTURES",
     "VAE",
+    "AdaptedVAE",
     "AsinhStretch",
     "BlurPool",
     "Convolution",

@@ -1,0 +1,208 @@
+"""What a survey does to the features of an image, and how to undo it: a correction per survey."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from .._backend import keras
+from ..layers import Linear
+
+__all__ = ["SurveyCorrection", "gaussian_transport", "paired_transport"]
+
+
+@keras.saving.register_keras_serializable(package="astro_morphvae")
+class SurveyCorrection(keras.layers.Layer):
+    """Features as the source survey would have given them, from those of another survey.
+
+    An affine map of each survey's own, plus a hidden layer that all surveys share and whose units
+    each survey scales and shifts by its embedding (FiLM [1]_). The source has no correction, and
+    that of the others starts as the identity.
+
+    Parameters
+    ----------
+    n_features : int
+        Length of the vectors of features.
+    n_surveys : int
+        Surveys that are corrected: all but the source.
+    width : int, optional
+        Units of the hidden layer.
+    embedding_dim : int, optional
+        Length of the learned embedding of a survey.
+    conditions : sequence of sequence of float, (n_surveys, n_conditions), optional
+        What is known of each survey, such as its seeing, appended to its embedding.
+    seed : int, optional
+        Seed of the initial weights.
+
+    References
+    ----------
+    .. [1] Perez et al. 2018, "FiLM: visual reasoning with a general conditioning layer",
+       arXiv:1709.07871.
+    """
+
+    def __init__(
+        self,
+        n_features,
+        n_surveys,
+        *,
+        width=128,
+        embedding_dim=8,
+        conditions=None,
+        seed=0,
+        autocast=False,
+        **kwargs,
+    ):
+        super().__init__(autocast=autocast, **kwargs)
+        self.n_features, self.n_surveys = int(n_features), int(n_surveys)
+        self.width, self.embedding_dim, self.seed = int(width), int(embedding_dim), int(seed)
+        self.conditions = None
+        if conditions is not None:
+            self.conditions = [[float(value) for value in row] for row in conditions]
+            if len(self.conditions) != self.n_surveys or len(set(map(len, self.conditions))) != 1:
+                raise ValueError(
+                    f"conditions must be {self.n_surveys} rows of one length, got {conditions!r}"
+                )
+        n_conditions = 0 if self.conditions is None else len(self.conditions[0])
+        base = 1000 * self.seed + 300
+        self.embedding = self.add_weight(
+            name="embedding",
+            shape=(self.n_surveys, self.embedding_dim),
+            initializer=keras.initializers.RandomNormal(stddev=1.0, seed=base),
+        )
+        shape = (self.n_surveys, self.n_features)
+        self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros")
+        self.change = self.add_weight(
+            name="change", shape=(*shape, self.n_features), initializer="zeros"
+        )
+        # Affine maps that a closed form gave; the trained ones above are differences from them.
+        self.start_offset = self.add_weight(
+            name="start_offset", shape=shape, initializer="zeros", trainable=False
+        )
+        self.start_change = self.add_weight(
+            name="start_change",
+            shape=(*shape, self.n_features),
+            initializer="zeros",
+            trainable=False,
+        )
+        self.film = Linear(
+            self.embedding_dim + n_conditions, 2 * self.width, gain=1e-2, seed=base + 1
+        )
+        self.hidden = Linear(self.n_features, self.width, seed=base + 2)
+        self.residual = Linear(self.width, self.n_features, gain=1e-8, seed=base + 3)
+        self.built = True
+
+    @torch.no_grad()
+    def start_from(self, survey, matrix, offset):
+        """Let the correction of a survey start as ``features @ matrix + offset``.
+
+        Parameters
+        ----------
+        survey : int
+            Number of the survey, from 0 for the first that is corrected.
+        matrix : tensor, (n_features, n_features)
+            Linear part.
+        offset : tensor, (n_features,)
+            Constant part.
+        """
+        identity = torch.eye(self.n_features, dtype=matrix.dtype, device=matrix.device)
+        self.start_change.value[survey].copy_(matrix - identity)
+        self.start_offset.value[survey].copy_(offset)
+
+    def call(self, features, survey=0):
+        """Correct ``features``, (n, n_features), of the survey of a number."""
+        condition = self.embedding.value[survey]
+        if self.conditions is not None:
+            known = torch.tensor(self.conditions[survey], device=condition.device)
+            condition = torch.cat([condition, known])
+        scale, shift = self.film(condition[None]).chunk(2, dim=1)
+        # Features may have variances far below one; the hidden units see them at unit length.
+        inputs = features * math.sqrt(0.5 * self.n_features)
+        hidden = functional.silu(self.hidden(inputs) * (1.0 + scale) + shift)
+        change = self.change.value[survey] + self.start_change.value[survey]
+        offset = self.offset.value[survey] + self.start_offset.value[survey]
+        scale = math.sqrt(1.0 / self.n_features)
+        return features + features @ change + offset + self.residual(hidden) * scale
+
+    def get_config(self):
+        """Return the constructor arguments."""
+        names = ("n_features", "n_surveys", "width", "embedding_dim", "conditions", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _moments(x, ridge):
+    mean = x.mean(dim=0)
+    covariance = torch.cov((x - mean).T)
+    floor = ridge * covariance.diagonal().mean().clamp_min(1e-12)
+    return mean, covariance + floor * torch.eye(len(covariance), dtype=x.dtype, device=x.device)
+
+
+def _root(matrix, power):
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(1e-12).pow(power)) @ vectors.T
+
+
+@torch.no_grad()
+def gaussian_transport(x, y, *, ridge=1e-3):
+    """Map ``y`` to the mean and covariance of ``x`` while moving it the least.
+
+    The optimal transport of one Gaussian to another [1]_.
+
+    Parameters
+    ----------
+    x, y : tensor, (n, d) and (m, d)
+        Features of the source and of the target.
+    ridge : float, optional
+        Variance added to every direction, in units of the mean variance.
+
+    Returns
+    -------
+    matrix : tensor, (d, d)
+    offset : tensor, (d,)
+        ``y @ matrix + offset`` has the moments of ``x``.
+
+    References
+    ----------
+    .. [1] Peyre & Cuturi 2019, "Computational optimal transport", remark 2.31, arXiv:1803.00567.
+    """
+    (mean_x, cov_x), (mean_y, cov_y) = (_moments(sample.double(), ridge) for sample in (x, y))
+    root, inverse = _root(cov_y, 0.5), _root(cov_y, -0.5)
+    matrix = inverse @ _root(root @ cov_x @ root, 0.5) @ inverse
+    return matrix, mean_x - mean_y @ matrix
+
+
+@torch.no_grad()
+def paired_transport(x, y, *, ridge=1e-3, keep_scatter=1.0):
+    """Map ``y`` to the mean and covariance of ``x`` so that rows agree as well as they can.
+
+    Of all linear maps that give ``y`` the covariance of ``x``, the one with the least squared
+    distance between rows: a Procrustes problem in whitened coordinates [1]_.
+
+    Parameters
+    ----------
+    x, y : tensor, (n, d)
+        Features of the same objects.
+    ridge : float, optional
+        Variance added to every direction, in units of the mean variance.
+    keep_scatter : float, optional
+        With 1 the covariance is that of ``x``. With 0 the map is ridge regression, which loses
+        what of ``x`` cannot be known from ``y``; values between are between.
+
+    Returns
+    -------
+    matrix : tensor, (d, d)
+    offset : tensor, (d,)
+
+    References
+    ----------
+    .. [1] Schonemann 1966, Psychometrika 31, 1.
+    """
+    x, y = x.double(), y.double()
+    (mean_x, cov_x), (mean_y, cov_y) = _moments(x, ridge), _moments(y, ridge)
+    across = (y - mean_y).T @ (x - mean_x) / (len(x) - 1)
+    whiten, colour = _root(cov_y, -0.5), _root(cov_x, 0.5)
+    # Largest trace of the covariance between x and the mapped y.
+    left, _, right = torch.linalg.svd(whiten @ across @ colour)
+    procrustes = whiten @ left @ right @ colour
+    regression = torch.linalg.solve(cov_y, across)
+    matrix = keep_scatter * procrustes + (1.0 - keep_scatter) * regression
+    return matrix, mean_x - mean_y @ matrix
