@@ -312,7 +312,9 @@ class AdaptationRun:
         with autocast(fitter.precision, self.device):
             source, target = (
                 self._encode(k, rows, batch, numpy_generator)
-                for k, rows, batch in zip((0, number), (source_rows, target_rows), images)
+                for k, rows, batch in zip(
+                    (0, number), (source_rows, target_rows), images, strict=True
+                )
             )
             elbo = torch.zeros((), device=self.device)
             for k, encoded in ((0, source), (number, target)):
@@ -369,10 +371,8 @@ class AdaptationRun:
     def _cross(self, source, target, paired):
         """Minus the log-likelihood per pixel value of the source's images of pairs."""
         batch, branch = source["batch"], self.branches[0]
-        parts = (batch.x, batch.ivar, batch.valid)
-        batch = Batch(
-            batch.rows[paired.cpu().numpy()], *(p if p is None else p[paired] for p in parts)
-        )
+        images = (batch.x, batch.ivar, batch.valid)
+        batch = Batch(batch.rows, *(part if part is None else part[paired] for part in images))
         pose = source["pose"] if "pose" in source else source["posterior"][2]
         z = target["z"][paired]
         loss = branch.reconstruction(
