@@ -11,6 +11,7 @@ from .evaluation import (
 )
 from .fitter import MorphologyFitter
 from .labels import XU2023_QUESTIONS, LabelRule, Requirement, select_labels
+from .transfer import evaluate_transfer, mcnemar_test, tabulate_transfer
 
 __all__ = [
     "XU2023_QUESTIONS",
@@ -23,7 +24,10 @@ __all__ = [
     "confusion_counts",
     "evaluate",
     "evaluate_predictions",
+    "evaluate_transfer",
     "label_confidence",
+    "mcnemar_test",
     "pca_features",
     "select_labels",
+    "tabulate_transfer",
 ]
