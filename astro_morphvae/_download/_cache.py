@@ -79,9 +79,12 @@ class Cache:
         """
         path = self.path(key)
         self._sweep()
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _LOCKS[int(key[:4], 16) % len(_LOCKS)], writing(path) as part:
-            part.write_bytes(content)
+            try:
+                part.write_bytes(content)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(content)
         return path
 
     def discard(self, key):

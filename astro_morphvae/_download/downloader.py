@@ -16,6 +16,7 @@ __all__ = ["Downloader"]
 
 _LONGEST_WAIT = 300.0  # seconds for which a server may ask us to wait
 _WINDOW = 256
+_UNANSWERED = 40  # requests in a row without any answer, after which a server is out of reach
 
 
 class Downloader:
@@ -206,6 +207,11 @@ class _Job:
         self._results = results
         self._check = check
         self._http_errors = http_errors
+        # Without a network, or with a server that wants to be left alone, the rest is not asked
+        # for. Counted without a lock: the number need not be exact.
+        self._given_up = None
+        self._unanswered = 0
+        self._most_unanswered = max(3 * downloader._max_connections, _UNANSWERED)
 
     def work(self):
         """Do tasks until there are none."""
@@ -223,6 +229,10 @@ class _Job:
             reply = self._from_cache(task)
             if reply is not None:
                 return reply
+        if self._given_up is not None:
+            return Reply(
+                task.request, self._given_up[0], detail=self._given_up[1], attempts=task.attempts
+            )
         while (wait := self._pace.reserve()) and not self._schedule.cancelled:
             self._schedule.sleep(wait)
         if self._schedule.cancelled:
@@ -232,16 +242,21 @@ class _Job:
         try:
             content = self._client.get(request.full_url, lambda: self._schedule.cancelled)
             value = None if self._check is None else self._check(content, request)
+            self._unanswered = 0
         except InvalidReply as error:
             status, detail, retry, wanted = error.status, error.message, error.retry, None
         except Failure as error:
             status = self._http_errors.get(error.code, error.status)
             detail, retry, wanted = error.detail, error.retry, error.retry_after
+            self._unanswered = 0 if error.code is not None else self._unanswered + 1
         else:
             path = None if self._cache is None else self._cache.store(task.key, content)
             return Reply(request, OK, content, value, path, attempts=task.attempts)
         if wanted is not None and wanted > _LONGEST_WAIT:
             detail, retry = f"{detail}; the server asks to wait {wanted:.0f} s", False
+            self._given_up = status, detail
+        elif self._unanswered >= self._most_unanswered:
+            self._given_up = status, f"no answer to {self._unanswered} requests; last: {detail}"
         if not retry or task.attempts > self._retries:
             if retry and task.attempts > 1:
                 detail = f"{detail} ({task.attempts} times)"

@@ -23,7 +23,7 @@ __all__ = ["CutoutQuery", "CutoutService", "is_position", "parse_coordinates"]
 BaseQuery = import_optional("astroquery.query", needed_for="Fetching survey images").BaseQuery
 
 # Replies ahead of the one that is put in its place, and rows written to a file at once.
-_BYTES_AHEAD = 64 * 2**20
+_BYTES_AHEAD = 32 * 2**20
 _MOST_ROWS = 1024
 
 

@@ -46,7 +46,7 @@ class Conf(_config.ConfigNamespace):
         "https://www.legacysurvey.org", "Address of the Legacy Survey cutout service."
     )
     timeout = _config.ConfigItem(60.0, "Seconds without a byte after which a reply is given up.")
-    max_connections = _config.ConfigItem(8, "Number of requests under way at once.")
+    max_connections = _config.ConfigItem(16, "Number of requests under way at once.")
     retries = _config.ConfigItem(4, "How often a request that failed is repeated.")
     backoff = _config.ConfigItem(
         0.5, "Longest delay before the first repetition, in seconds; doubled for each further one."
