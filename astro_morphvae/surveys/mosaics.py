@@ -10,22 +10,20 @@ from astropy.nddata import NDData
 from astropy.table import Column
 from tqdm import tqdm
 
-from .._resample import resample
 from ..cutouts import CutoutSet
 from ..cutouts._parse import (
     OK,
     PIXEL_SCALE_TOLERANCE,
     order_columns,
-    parse_angle,
     parse_bands,
     parse_catalog,
-    parse_size,
     set_positions,
     set_status,
 )
-from ..cutouts._records import Record, place_on_grid
+from ..cutouts._records import Record
 from ..cutouts._wcs import WCSList
 from ..exceptions import CutoutMismatchError
+from ._grid import PixelGrid
 from ._join import Canvas, positions_on
 from ._tiles import Mosaic, Tile, TilePool, make_tile, unit_vectors
 
@@ -147,18 +145,15 @@ def cut_tiles(
     CutoutSet
     """
     coords = _parse_coords(coords)
-    size = parse_size("size", size)
-    if size is None:
-        raise ValueError("size: expected a number of pixels or (ny, nx), got None")
     bands = _parse_wanted(bands, tiles)
-    grid = _Grid(size, _common_scale(tiles), parse_angle("pixel_scale", pixel_scale))
+    grid = PixelGrid(size, _common_scale(tiles), pixel_scale)
     tiles = [tile for tile in tiles if set(tile.bands) & set(bands)]
     has_ivar = {tile.has_ivar for tile in tiles}
     if len(has_ivar) > 1:
         without = [tile.name for tile in tiles if not tile.has_ivar]
         raise ValueError(f"mosaics: some have an inverse variance, but not {_few(without)}")
     has_ivar = has_ivar.pop()
-    n, shape = len(coords), (len(bands), *size)
+    n, shape = len(coords), (len(bands), *grid.wanted)
     data = np.full((n, *shape), np.nan, dtype=np.float32)
     mask = np.ones(data.shape, dtype=bool)
     ivar = np.zeros(data.shape, dtype=np.float32) if has_ivar else None
@@ -183,9 +178,10 @@ def cut_tiles(
             if status != OK:
                 statuses[row] = status
                 continue
-            record = grid.finish(canvas, has_ivar)
+            record = grid.finish(_record(canvas, has_ivar))
             data[row], entries[row] = record.data, record.wcs
             mask[row] = False if record.mask is None else record.mask
+            data[row][mask[row]] = 0  # also pixels that are good in part
             if has_ivar:
                 ivar[row] = record.ivar
             correlation[row] = canvas.noise_correlation()
@@ -217,51 +213,17 @@ class _UnreadableError(Exception):
     """A tile whose pixels cannot be read."""
 
 
-class _Grid:
-    """Pixels of the tiles that a cutout needs, and how they become those that are wanted."""
-
-    def __init__(self, size, native, pixel_scale):
-        wanted = native if pixel_scale is None else pixel_scale.to_value(u.arcsec)
-        self.wanted = size
-        self.native = native
-        self.ratio = wanted / native
-        if abs(self.ratio - 1) < PIXEL_SCALE_TOLERANCE:
-            self.ratio, wanted = 1.0, native
-        self.scale = wanted
-        # Of the same parity, so that both centres fall on the same place.
-        self.size = size
-        if self.ratio != 1:
-            self.size = tuple(int(np.ceil(pixels * self.ratio)) + 2 for pixels in size)
-
-    def finish(self, canvas, has_ivar):
-        """Record of a canvas in the pixels wanted."""
-        missing = canvas.missing
-        ivar = None
-        if has_ivar:
-            ivar = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, canvas.variance))
-        record = Record(
-            np.where(missing, 0, canvas.data),
-            ivar=ivar,
-            mask=missing if missing.any() else None,
-            wcs=canvas.wcs,
-            pixel_scale=self.native,
-        )
-        if self.ratio == 1:
-            return record
-        record = place_on_grid(record, pixel_scale=self.scale, resize=self.wanted)
-        if record.mask is not None:  # a pixel that is good in part stands for the whole: not here
-            record.data[record.mask] = 0
-        return record
-
-    def noise_correlation(self):
-        """Factor that a change of pixel size brings."""
-        if self.ratio == 1:
-            return 1.0
-        ones = np.ones((1, *self.size))
-        _, ivar, _ = resample(ones, ones, ratio=self.ratio, size=self.wanted)
-        inside = ivar > 0
-        factor = self.ratio**2 / np.mean(1.0 / ivar[inside])
-        return 1.0 if abs(factor - 1) < 1e-6 else float(factor)
+def _record(canvas, has_ivar):
+    missing = canvas.missing
+    ivar = None
+    if has_ivar:
+        ivar = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, canvas.variance))
+    return Record(
+        np.where(missing, 0, canvas.data),
+        ivar=ivar,
+        mask=missing if missing.any() else None,
+        wcs=canvas.wcs,
+    )
 
 
 def _parse_mosaics(mosaics):
