@@ -113,6 +113,9 @@ class HttpClient:
             raise
         except exceptions.SSLError as error:
             raise Failure("refused", f"TLS: {_reason(error)}", retry=False) from None
+        except exceptions.ConnectTimeout:
+            wait = min(self._timeout, _CONNECT_TIMEOUT)
+            raise Failure("timeout", f"no connection in {wait:g} s", retry=True) from None
         except exceptions.Timeout:
             raise Failure("timeout", f"no reply in {self._timeout:g} s", retry=True) from None
         except (exceptions.InvalidURL, exceptions.InvalidSchema) as error:

@@ -424,6 +424,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data):
         self._buffer += data
+        if not b"GET ".startswith(self._buffer[:4]):  # a TLS connection, say
+            self._transport.write(b"HTTP/1.1 400 No\r\n\r\n")
+            self._transport.close()
+            return
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             target = head.split(b" ", 2)[1].decode("ascii")
