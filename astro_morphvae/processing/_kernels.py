@@ -10,7 +10,14 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from .._optional import import_optional
 from ._psf_images import measure_fwhm
 
-__all__ = ["MAX_GAIN", "Kernel", "correlated_power", "fit_kernel", "windowed_kernel"]
+__all__ = [
+    "MAX_GAIN",
+    "Kernel",
+    "correlated_power",
+    "fit_kernel",
+    "residual_of",
+    "windowed_kernel",
+]
 
 #: Most that a kernel may amplify noise at any spatial frequency.
 MAX_GAIN = 2.0
@@ -62,6 +69,11 @@ def _at_origin(image, n):
     height, width = image.shape
     grid[:height, :width] = image
     return np.roll(grid, (-(height // 2), -(width // 2)), axis=(0, 1))
+
+
+def residual_of(source, target):
+    """Largest difference of two point spread functions, in units of the second one's peak."""
+    return _Match(source, target, 0).judge(np.ones((1, 1))).residual
 
 
 def fit_kernel(source, target, tolerance):
