@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from ._interpolation import interpolation_margin, interpolation_weights
+from ._interpolation import InterpolationWeights
 from ._probing import probe_weights, window_size
 
 __all__ = ["carry", "weigher"]
@@ -37,13 +37,8 @@ def weigher(source, target, pixels, shape, method, kernel):
     n_tap : int
     """
     if method == "interp":
-        x, y = pixels.x.ravel(), pixels.y.ravel()
-        margin = interpolation_margin(pixels.stretch, kernel)
-
-        def weights_of(part):
-            return interpolation_weights(x[part], y[part], pixels.stretch, shape, kernel)
-
-        return weights_of, margin, margin[0] * margin[1]
+        weights = InterpolationWeights(pixels, shape, kernel)
+        return weights, weights.margin, weights.margin[0] * weights.margin[1]
     weights, indices = probe_weights(source, target, pixels, shape, method)
     k = window_size(pixels.stretch, method)
     return (lambda part: (weights[part], indices[part])), (k, k), k * k
@@ -135,8 +130,7 @@ class _Block:
 
     def share(self, rows, bad):
         """Weight that some output pixels give to pixels that are not bad."""
-        rows = np.flatnonzero(rows)
-        return self.weights[rows] @ (1 - bad) if rows.size else np.ones(0, dtype=np.float32)
+        return (self.weights @ (1 - bad))[rows] if rows.any() else np.ones(0, dtype=np.float32)
 
 
 class _Band:

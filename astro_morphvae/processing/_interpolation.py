@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["INTERPOLATION", "interpolation_margin", "interpolation_weights", "widening"]
+__all__ = ["INTERPOLATION", "InterpolationWeights", "widening"]
 
 # Steps of the tables in an input pixel: positions are off by 1.2e-4 pixel at most, and a shift by
 # whole pixels is one exactly.
@@ -74,51 +74,58 @@ def _tables(kernel, wide_y, wide_x):
     return *tables, n_y, n_x
 
 
-def _split(position, n_in, n_tap):
-    """First tap and fraction of a position; the first tap stays within a margin of the image."""
-    # Far outside, or nowhere, is all the same.
-    position = np.clip(np.nan_to_num(position, nan=-1e5), -1e5, 1e5)
-    steps = np.rint(position * _STEPS).astype(np.int32)
-    first = (steps >> _BITS) - (n_tap // 2 - 1)
-    return np.clip(first, -n_tap, n_in), steps & (_STEPS - 1)
-
-
-def interpolation_margin(stretch, kernel):
-    """Pixels that `interpolation_weights` needs around the input: (along y, along x)."""
-    return _tables(kernel, *map(widening, stretch))[2:]
-
-
-def interpolation_weights(x, y, stretch, shape, kernel):
-    """Weights of input pixels in the interpolation at some positions.
+class InterpolationWeights:
+    """Weights of input pixels in the interpolation at the positions of output pixels.
 
     Parameters
     ----------
-    x, y : (n,) array
-        Positions on the input, in pixels from 0; NaN is off the image.
-    stretch : (float, float)
-        Extent of an output pixel along y and x, in input pixels.
+    pixels : PixelMap
+        Positions of n output pixels on the input.
     shape : tuple of int
         (ny, nx) of the input.
     kernel : {"bilinear", "bicubic", "lanczos3"}
 
-    Returns
-    -------
-    weights : (n, n_tap) array of float32
-        Each row adds to 1.
-    indices : (n, n_tap) array of int32
-        Pixels of the input with the margin of `interpolation_margin` around it, row by row.
+    Attributes
+    ----------
+    margin : tuple of int
+        Pixels that the weights need around the input, along y and x; as many as the kernel has
+        taps.
 
     References
     ----------
     Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29, 1153 (bicubic); Duchon 1979,
     J. Appl. Meteorol. 18, 1016 (Lanczos).
     """
-    table_y, table_x, n_y, n_x = _tables(kernel, *map(widening, stretch))
-    first_y, fraction_y = _split(y, shape[0], n_y)
-    first_x, fraction_x = _split(x, shape[1], n_x)
-    width = shape[1] + 2 * n_x
-    weights = table_y.take(fraction_y, axis=0)
-    weights *= table_x.take(fraction_x, axis=0)
-    first = (first_y + n_y) * width + (first_x + n_x)
-    taps = np.arange(n_y, dtype=np.int32)[:, np.newaxis] * width + np.arange(n_x, dtype=np.int32)
-    return weights, first[:, np.newaxis] + taps.ravel()
+
+    def __init__(self, pixels, shape, kernel):
+        *self._tables, n_y, n_x = _tables(kernel, *map(widening, pixels.stretch))
+        self.margin = n_y, n_x
+        self._width = shape[1] + 2 * n_x
+        taps_y, taps_x = (np.arange(n, dtype=np.int32) for n in self.margin)
+        self._taps = (taps_y[:, np.newaxis] * self._width + taps_x).ravel()
+        first_y, self._fraction_y = _split(pixels.y, shape[0], n_y)
+        first_x, self._fraction_x = _split(pixels.x, shape[1], n_x)
+        self._first = first_y * self._width + first_x
+
+    def __call__(self, part):
+        """Weights and pixels for a slice of the output pixels.
+
+        Returns
+        -------
+        weights : (n, n_tap) array of float32
+            Each row adds to 1.
+        indices : (n, n_tap) array of int32
+            Pixels of the input with its margin, counted row by row.
+        """
+        weights = self._tables[0].take(self._fraction_y[part], axis=0)
+        weights *= self._tables[1].take(self._fraction_x[part], axis=0)
+        return weights, self._first[part, np.newaxis] + self._taps
+
+
+def _split(position, n_in, n_tap):
+    """First tap, counted from the margin's edge and kept within it, and fraction of a position."""
+    # Far outside, or nowhere, is all the same.
+    position = np.clip(np.nan_to_num(position.ravel(), nan=-1e5), -1e5, 1e5)
+    steps = np.rint(position * _STEPS).astype(np.int32)
+    first = (steps >> _BITS) + (n_tap // 2 + 1)
+    return np.clip(first, 0, n_in + n_tap), steps & (_STEPS - 1)
