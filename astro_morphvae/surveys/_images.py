@@ -1,0 +1,74 @@
+"""FITS replies of one image, checked and read."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from .._download import InvalidReply
+from ..cutouts._wcs import celestial_wcs, quiet_astropy
+
+__all__ = ["Image", "describe_text", "read_image"]
+
+
+@dataclass(slots=True)
+class Image:
+    """One image of a FITS file.
+
+    Attributes
+    ----------
+    header : `~astropy.io.fits.Header`
+    data : (ny, nx) array of float
+    wcs : `~astropy.wcs.WCS` or None
+    """
+
+    header: fits.Header
+    data: np.ndarray
+    wcs: WCS | None
+
+
+def read_image(content, size=None):
+    """Take the first image out of a FITS file.
+
+    Parameters
+    ----------
+    content : bytes
+    size : tuple of int, optional
+        (ny, nx) that it has to have.
+
+    Returns
+    -------
+    Image
+
+    Raises
+    ------
+    InvalidReply
+        If it is no FITS file, is truncated, has no image of two axes, or one of another size.
+    """
+    if not content.startswith(b"SIMPLE"):
+        raise InvalidReply("invalid-file", describe_text(content), retry=True)
+    try:
+        with quiet_astropy(), fits.open(BytesIO(content), memmap=False) as hdus:
+            hdu = next(hdu for hdu in hdus if hdu.is_image and hdu.shape)
+            data, header = np.asarray(hdu.data), hdu.header.copy()
+            wcs = celestial_wcs(WCS(header))
+    except StopIteration:
+        raise InvalidReply("invalid-file", "no image in it", retry=True) from None
+    except Exception as error:  # whatever a broken file provokes
+        text = " ".join(str(error).split())[:100] or type(error).__name__
+        raise InvalidReply("invalid-file", text, retry=True) from None
+    while data.ndim > 2 and data.shape[0] == 1:
+        data = data[0]
+    if data.ndim != 2 or data.dtype.kind not in "fiu":
+        raise InvalidReply("invalid-file", f"an image of shape {data.shape}")
+    if size is not None and data.shape != tuple(size):
+        raise InvalidReply("invalid-file", f"{data.shape} pixels in place of {tuple(size)}")
+    return Image(header, data, wcs)
+
+
+def describe_text(content):
+    """Beginning of a reply that is not what was asked for, as one line."""
+    text = " ".join(content[:80].decode("utf-8", "replace").split())
+    return repr(text) if text else "empty"
