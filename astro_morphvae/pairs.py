@@ -1,3 +1,0 @@
-"""The same galaxies in two surveys, on the same pixels."""
-
-__all__ = []
