@@ -1,6 +1,7 @@
 """Fetch many files at once: politely, patiently, in order, each checked before it is kept."""
 
 import math
+from collections import Counter
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -186,12 +187,13 @@ class Downloader:
 class _Task:
     """A request on its way."""
 
-    __slots__ = ("attempts", "key", "request")
+    __slots__ = ("attempts", "key", "outcomes", "request")
 
     def __init__(self, key, request):
         self.key = key
         self.request = request
         self.attempts = 0
+        self.outcomes = []
 
 
 class _Job:
@@ -257,9 +259,12 @@ class _Job:
             self._given_up = status, detail
         elif self._unanswered >= self._most_unanswered:
             self._given_up = status, f"no answer to {self._unanswered} requests; last: {detail}"
+        task.outcomes.append((status, detail))
         if not retry or task.attempts > self._retries:
             if retry and task.attempts > 1:
-                detail = f"{detail} ({task.attempts} times)"
+                # What happened most often says more than what happened last.
+                status, detail = Counter(reversed(task.outcomes)).most_common(1)[0][0]
+                detail = f"{detail} ({task.attempts} attempts)"
             return Reply(request, status, detail=detail, attempts=task.attempts)
         delay = backoff_delay(task.attempts, self._backoff)
         if wanted is not None:

@@ -23,7 +23,7 @@ __all__ = ["CutoutQuery", "CutoutService", "is_position", "parse_coordinates"]
 BaseQuery = import_optional("astroquery.query", needed_for="Fetching survey images").BaseQuery
 
 # Replies ahead of the one that is put in its place, and rows written to a file at once.
-_BYTES_AHEAD = 32 * 2**20
+_BYTES_AHEAD = 16 * 2**20
 _MOST_ROWS = 1024
 
 
@@ -151,6 +151,7 @@ class CutoutService(BaseQuery):
         with CutoutWriter(output, len(coordinates), overwrite=overwrite) as writer:
             for cutouts in _batches(query, downloader, catalog):
                 writer.append(cutouts)
+                del cutouts  # before the next ones are put together
         return CutoutSet.read(output)
 
     def get_images_async(
@@ -299,14 +300,16 @@ def _batches(query, downloader, catalog):
     step = max(1, min(_rows_ahead(query.layout), _MOST_ROWS, n))
     records = _records(query, downloader, ordered=True)
     for start in range(0, n, step):
-        length = min(step, n - start)
-        assembler = Assembler(
-            length, bands=query.layout.bands, layout=query.layout, first_row=start
-        )
-        for _ in range(length):
-            row, record = next(records)
-            assembler.put(row - start, record)
-        yield _make_set(assembler.finish(catalog=catalog[start : start + length]), query)
+        yield _batch(query, records, catalog[start : start + step], start)
+
+
+def _batch(query, records, catalog, start):
+    n = len(catalog)
+    assembler = Assembler(n, bands=query.layout.bands, layout=query.layout, first_row=start)
+    for _ in range(n):
+        row, record = next(records)
+        assembler.put(row - start, record)
+    return _make_set(assembler.finish(catalog=catalog), query)
 
 
 def _rows_ahead(layout):

@@ -119,11 +119,18 @@ def test_failure_that_persists_becomes_a_status(server, tmp_path, failure, statu
     downloader = make_downloader(tmp_path, retries=1, timeout=0.3)
     (reply,) = downloader.fetch(pages(server, [3]), check_page)
     assert reply.reason.startswith(status)
-    assert "(2 times)" in reply.reason
+    assert "(2 attempts)" in reply.reason
     assert (reply.ok, reply.content, reply.path, reply.attempts) == (False, None, None, 2)
     assert files_of(tmp_path) == []
     (reply,) = downloader.fetch(pages(server, [3]), check_page)
     assert reply.ok
+
+
+def test_status_is_what_happened_most_often(server, tmp_path):
+    server.failures = ["500", "500", "reset"]
+    downloader = make_downloader(tmp_path, retries=2)
+    (reply,) = downloader.fetch(pages(server, [3]), http_errors={500: "off-footprint"})
+    assert reply.reason == "off-footprint: HTTP 500 No (3 attempts)"
 
 
 def test_every_failure_of_the_server_is_tested():
