@@ -29,8 +29,8 @@ def domain_auc(a, b, *, classifier="forest", n_folds=5, pairs=None, seed=0, n_jo
     Returns
     -------
     float
-        Probability that a galaxy of ``b`` looks more like ``b`` than one of ``a`` does: 0.5 where
-        the samples cannot be told apart, 1 where they always can.
+        Probability that a galaxy of ``b`` looks more like ``b`` than another one of ``a`` does: 0.5
+        where the samples cannot be told apart, 1 where they always can.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def domain_auc(a, b, *, classifier="forest", n_folds=5, pairs=None, seed=0, n_jo
     score, fold = fold_scores(samples, classifier, n_folds, seed, n_jobs)
     weights = np.zeros((2, 1, len(score)))
     weights[0, 0, : samples.n_a] = weights[1, 0, samples.n_a :] = 1
-    return float(weighted_auc(score, fold, *weights)[0])
+    return float(weighted_auc(score, fold, *weights, samples.pairs)[0])
 
 
 def fold_scores(samples, classifier, n_folds, seed, n_jobs=1):
@@ -79,7 +79,7 @@ def fold_scores(samples, classifier, n_folds, seed, n_jobs=1):
     return score, fold
 
 
-def weighted_auc(score, fold, weights_a, weights_b):
+def weighted_auc(score, fold, weights_a, weights_b, pairs):
     """Area under the ROC curve of weighted samples, from couples within one fold.
 
     Parameters
@@ -90,13 +90,18 @@ def weighted_auc(score, fold, weights_a, weights_b):
         Fold of each row.
     weights_a, weights_b : (n_sample, n) array
         How often each row counts as one of either survey.
+    pairs : (k, 2) array of int
+        Rows that are the same galaxy. They make no couple: a bootstrap sample would hold too many.
 
     Returns
     -------
     (n_sample,) array of float
         Share of the couples whose second galaxy has the larger score; equal ones count half.
     """
-    won, couples = np.zeros((2, len(weights_a)))
+    one, two = pairs.T
+    own = weights_a[:, one].astype(float) * weights_b[:, two]
+    ahead = 0.5 * (1 + np.sign(score[two] - score[one]))
+    won, couples = -own @ ahead, -own.sum(axis=1)
     for k in np.unique(fold):
         rows = np.flatnonzero(fold == k)
         rows = rows[np.argsort(score[rows], kind="stable")]

@@ -120,11 +120,11 @@ def domain_shift(
     values = mmd_values(samples, gaussians, weights.a, weights.b, unbiased=unbiased)
     table.add("mmd2", values, "squared maximum mean discrepancy")
     _add_linear(table, samples, gaussians, n_bootstrap, seed)
+    counted = np.r_[0, 1 + n_permutations : len(weights.a)]  # without permutations
     for name in ("forest", "logistic"):
         score, fold = fold_scores(samples, name, n_folds, seed, n_jobs)
-        auc = weighted_auc(
-            score, fold, *(w[_but_permutations(weights)] for w in (weights.a, weights.b))
-        )
+        drawn = weights.a[counted], weights.b[counted]
+        auc = weighted_auc(score, fold, *drawn, samples.pairs)
         text = f"area under the ROC curve of a {name} classifier of the survey"
         table.add_row(f"auc_{name}", auc[0], auc[1:], 0.5, np.nan, text)
     both = (*moments(samples.x, weights.a), *moments(samples.x, weights.b))
@@ -261,10 +261,6 @@ class _Rows:
         }.items():
             out[name].info.description, out[name].info.format = text, ".4g"
         return out
-
-
-def _but_permutations(weights):
-    return np.r_[0, 1 + weights.n_permutations : len(weights.a)]
 
 
 def _add_linear(table, samples, kernel, n_bootstrap, seed):

@@ -77,7 +77,8 @@ def rank_pairs(latents_a, latents_b, *, pairs="id", features="z_mean", scaling="
         "rank_a": "place of the partner in the first survey, 1 for the nearest",
     }.items():
         out[name].info.description = text
-    out["distance"].info.format = out["ratio"].info.format = ".3f"
+    out["distance"].info.format = out["ratio"].info.format = ".3g"
+    out["rank_b"].info.format = out["rank_a"].info.format = "g"
     out.meta = {
         "scaling": scaling,
         "features": features,
