@@ -20,7 +20,8 @@ class Image:
     Attributes
     ----------
     header : `~astropy.io.fits.Header`
-    data : (ny, nx) array of float
+    data : array
+        (ny, nx), or as many axes as there are.
     wcs : `~astropy.wcs.WCS` or None
     """
 
@@ -45,7 +46,7 @@ def read_image(content, size=None):
     Raises
     ------
     InvalidReply
-        If it is no FITS file, is truncated, has no image of two axes, or one of another size.
+        If it is no FITS file, is truncated, has no image, or one of another size.
     """
     if not content.startswith(b"SIMPLE"):
         raise InvalidReply("invalid-file", describe_text(content), retry=True)
@@ -61,8 +62,6 @@ def read_image(content, size=None):
         raise InvalidReply("invalid-file", text, retry=True) from None
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
-    if data.ndim != 2 or data.dtype.kind not in "fiu":
-        raise InvalidReply("invalid-file", f"an image of shape {data.shape}")
     if size is not None and data.shape != tuple(size):
         raise InvalidReply("invalid-file", f"{data.shape} pixels in place of {tuple(size)}")
     return Image(header, data, wcs)

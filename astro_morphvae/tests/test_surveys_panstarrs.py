@@ -337,13 +337,28 @@ def test_wrong_argument_is_named(service, arguments, error, match):
 
 @pytest.mark.remote_data
 def test_real_service():
-    """A galaxy whose magnitude is published; tells if the service changed its ways."""
-    # UGC 10214 is too bright; this one is 2MASX J10000000, a round galaxy of Galaxy Zoo.
-    coords = SkyCoord([184.9511, 10.0] * u.deg, [0.1745, -60.0] * u.deg)
-    replies = PanSTARRS.get_images_async(coords[:1], bands="r", size=240, cache=False)
+    """Tells if the service, its files or their scale changed."""
+    # A galaxy at redshift 0.080: SDSS plate 266, MJD 51630, fiber 598, whose spectrum is
+    # calibrated to r = 18.16 (CALIBFLUX of the SPECOBJ table).
+    coords = SkyCoord([146.90289, 146.90289] * u.deg, [0.20894, -60.0] * u.deg)
+    replies = PanSTARRS.get_images_async(
+        coords[:1], bands="r", size=240, cache=False, progress=False
+    )
     assert [reply.status for reply in replies] == ["ok"] * 3
     header = replies[0].value.header
     assert header["EXPTIME"] > 100
+    assert header["HIERARCH FPA.ZP"] == pytest.approx(25.0)
     assert "BSOFTEN" not in header
-    cutouts = PanSTARRS.get_cutouts(coords, bands="gri", size=240, cache=False)
+    cutouts = PanSTARRS.get_cutouts(coords, bands="gri", size=240, cache=False, progress=False)
     assert list(cutouts.catalog["status"]) == ["ok", "off-footprint"]
+    assert cutouts.shape == (2, 3, 240, 240)
+    data, ivar, mask = cutouts.arrays([0])
+    x, y = cutouts.wcs[0].world_to_pixel(coords[0])
+    radius = np.hypot(*(np.mgrid[:240, :240] - np.array([y, x])[:, None, None])) * 0.25
+    flux = data[0, 1][radius < 1.5].sum()
+    assert 22.5 - 2.5 * np.log10(flux) == pytest.approx(18.3, abs=0.4)
+    # The variance images are variances: they say what the sky scatters, but for correlations.
+    sky = (radius > 10) & ~mask[0, 1]
+    pulls = data[0, 1][sky] * np.sqrt(ivar[0, 1][sky])
+    scatter = 0.7413 * np.subtract(*np.percentile(pulls, [75, 25]))
+    assert 0.4 < scatter < 1.5
