@@ -208,7 +208,7 @@ def test_a_galaxy_that_one_survey_lacks(surveys):
         psf_fwhm=surveys[0].psf_fwhm,
         catalog=surveys[0].catalog[["id", "ra", "dec"]],
     )
-    decals, bass, table = pair_surveys(None, first, surveys[1], progress=False)
+    _, _, table = pair_surveys(None, first, surveys[1], progress=False)
     assert table["status"][1].startswith("first: all NaN")
     assert (table["status"] == "ok").sum() == N - 1
     assert np.isnan(table["first_depth"][1]).all()
