@@ -12,9 +12,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..networks.adaptation import mmd_squared
+from ..networks.adaptation import bandwidths_of, mmd_squared
+from ..networks.batches import autocast
 
-__all__ = ["Floors", "domain_auc", "pair_distance", "score_latents"]
+__all__ = ["Floors", "Watch", "domain_auc", "pair_distance", "score_latents"]
 
 _LEAST = 10  # objects of each survey below which there is no score
 
@@ -132,3 +133,89 @@ def score_latents(source, target, paired, *, score, bandwidths, seed):
         entry["pair_distance"] = pair_distance(*paired, seed=seed)
         entry["score"] += entry["pair_distance"]
     return entry
+
+
+class Watch:
+    """Measures an adaptation on the rows that are watched.
+
+    Parameters
+    ----------
+    encoders : `SurveyEncoders`
+        What is watched.
+    score : {"auc", "mmd"}
+        See `score_latents`.
+    seed : int
+        Seed of the folds.
+    precision : {None, "float32", "bfloat16"}
+        Precision of the network.
+    """
+
+    def __init__(self, encoders, score, seed, precision):
+        self.encoders, self.score, self.seed = encoders, score, seed
+        self.precision, self.first = precision, None
+
+    @torch.no_grad()
+    def measure(self):
+        """Measure the network as it is; the first call sets what floors are relative to.
+
+        Returns
+        -------
+        entry : dict of str to float
+            ``latent_variance``, ``reconstruction_kept`` and those of `score_latents`: the worst of
+            the surveys.
+
+        Raises
+        ------
+        FloatingPointError
+            If latents or reconstructions are not finite.
+        """
+        surveys = self.encoders.surveys
+        latents, errors = zip(*(self._survey(k) for k in range(len(surveys))), strict=True)
+        if not (np.isfinite(errors).all() and all(np.isfinite(z).all() for z in latents)):
+            raise FloatingPointError("latents or reconstructions became non-finite")
+        if self.first is None:
+            pool = torch.from_numpy(np.concatenate(latents))
+            self.first = errors, latents[0].var(axis=0), bandwidths_of(pool, pool)
+        first_errors, variance, bandwidths = self.first
+        kept = [before / max(now, 1e-30) for before, now in zip(first_errors, errors, strict=True)]
+        # Latent by latent, so that variance in few of them does not stand in for all.
+        shares = [
+            np.minimum(z.var(axis=0), variance).sum() / variance.sum()
+            for z in (latents if self.encoders.shared else latents[1:])
+        ]
+        entry = {"latent_variance": float(min(shares)), "reconstruction_kept": float(min(kept))}
+        scores = [
+            score_latents(
+                latents[0],
+                latents[number],
+                self._pairs(survey, latents[0], latents[number]),
+                score=self.score,
+                bandwidths=bandwidths,
+                seed=self.seed,
+            )
+            for number, survey in enumerate(surveys[1:], start=1)
+        ]
+        return entry | max(scores, key=lambda one: one.get("score", -np.inf))
+
+    def _pairs(self, survey, source_latents, target_latents):
+        """Latents of the watched pairs in both surveys."""
+        source = self.encoders.surveys[0]
+        place = np.full(len(source.cutouts), -1)
+        place[source.watched] = np.arange(len(source_latents))
+        partner = survey.partner[survey.watched]
+        at = np.where(partner >= 0, place[partner], -1)
+        return source_latents[at[at >= 0]], target_latents[at >= 0]
+
+    def _survey(self, number):
+        """Latents of the watched rows, and their mean squared error per pixel."""
+        encoders, latents, total, n_pixels = self.encoders, [], 0.0, 0.0
+        survey, branch = encoders.surveys[number], encoders.branches[number]
+        for batch in encoders.read(survey, survey.watched, likelihood=True):
+            with autocast(self.precision, encoders.device):
+                encoded = encoders.encode(number, batch.rows, batch)
+                square, n = branch.squared_error(
+                    encoders.network, batch, encoded["z"], encoded["posterior"][2]
+                )
+            latents.append(encoded["z"].float().cpu().numpy())
+            total, n_pixels = total + square, n_pixels + n
+        return np.concatenate(latents), total / max(n_pixels, 1.0)
