@@ -115,7 +115,7 @@ def _grids_like(cutouts, like, size):
 
 def _grids_of_wcs(cutouts, target_wcs, size):
     n = len(cutouts)
-    if isinstance(target_wcs, (Sequence, np.ndarray)):
+    if isinstance(target_wcs, (Sequence, np.ndarray)) and not isinstance(target_wcs, str):
         if len(target_wcs) != n:
             raise ValueError(f"target_wcs: {len(target_wcs)} entries for {n} cutouts")
         entries = [celestial_wcs(entry) for entry in target_wcs]

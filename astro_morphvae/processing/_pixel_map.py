@@ -94,17 +94,23 @@ def _error_of_every_second(values):
     )
 
 
-def _hat_matrix(nodes, n):
-    """Linear interpolation from evenly spaced nodes to pixels 0 ... n - 1, a matrix."""
+def _interpolate(values, nodes, n, axis):
+    """Linear interpolation from evenly spaced nodes to pixels 0 ... n - 1 along one axis.
+
+    Not a matrix product, for small products in many threads fight over the cores.
+    """
     position = (np.arange(n) - nodes[0]) / (nodes[1] - nodes[0])
-    return np.clip(1 - np.abs(position[:, np.newaxis] - np.arange(len(nodes))), 0, None)
+    cell = np.minimum(position.astype(np.intp), len(nodes) - 2)
+    fraction = np.expand_dims(position - cell, 1 - axis)
+    lower = values.take(cell, axis=axis)
+    return lower + fraction * (values.take(cell + 1, axis=axis) - lower)
 
 
 def _interpolated(x, y, nodes, shape, error):
-    along_y, along_x = (_hat_matrix(node, n) for node, n in zip(nodes, shape, strict=True))
     slopes = [np.gradient(values, *nodes, edge_order=2) for values in (x, y)]
     area = np.abs(slopes[0][1] * slopes[1][0] - slopes[0][0] * slopes[1][1])
-    x, y, area = (along_y @ values @ along_x.T for values in (x, y, area))
+    along_y = [_interpolate(values, nodes[0], shape[0], 0) for values in (x, y, area)]
+    x, y, area = (_interpolate(values, nodes[1], shape[1], 1) for values in along_y)
     return PixelMap(x, y, area, _stretch(slopes), error)
 
 

@@ -22,7 +22,7 @@ from ..cutouts._parse import (
 from ..cutouts._wcs import WCSList, centre_and_scale, quiet_astropy
 from ._carry import carry, weigher
 from ._grids import parse_grids
-from ._interpolation import INTERPOLATION, widening
+from ._interpolation import INTERPOLATION, kernel_variance
 from ._pixel_map import map_pixels
 from ._probing import ADAPTIVE_VARIANCE
 
@@ -93,9 +93,9 @@ def reproject_cutouts(
     Notes
     -----
     Flux is conserved: interpolated values are multiplied by the number of input pixels in the solid
-    angle of each output pixel, found from the two WCS at every pixel. Where output pixels are more
-    than a tenth larger than those of the input the kernel widens with them, so that each input
-    pixel keeps its share.
+    angle of each output pixel, which is found from the two WCS everywhere. Where output pixels are
+    larger than those of the input, the interpolated image is averaged with the same kernel, widened
+    to their size, so that each input pixel keeps its share.
 
     The variance of an output pixel is the sum of the input variances with the squares of its
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
@@ -228,8 +228,7 @@ class _Work:
     def _measure_blur(self, row, source, target, pixels):
         scales = [centre_and_scale(wcs, (1, 1))[2] for wcs in (source, target)]
         if self.method == "interp":
-            wide = max(widening(extent) for extent in pixels.stretch)
-            self.blur[row] = INTERPOLATION[self.kernel][2] * (wide * scales[0]) ** 2
+            self.blur[row] = kernel_variance(self.kernel, pixels.stretch) * scales[0] ** 2
         elif self.method == "adaptive":
             self.blur[row] = ADAPTIVE_VARIANCE * max(scales) ** 2
         else:  # a pixel of each side, as boxes
