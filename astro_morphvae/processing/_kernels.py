@@ -1,14 +1,14 @@
 """Kernels that turn one point spread function into another; arrays only."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve
 
 from .._optional import import_optional
-from ._psf_images import measure_fwhm
+from ._psf_images import measure_fwhm, moffat_image
 
 __all__ = [
     "MAX_GAIN",
@@ -22,9 +22,13 @@ __all__ = [
 #: Most that a kernel may amplify noise at any spatial frequency.
 MAX_GAIN = 2.0
 
+# Exponent of the profile that stands for unknown correlation.
+_NOISE_BETA = 2.5
 # Radii of kernels that are tried, in FWHM of the target, and how strongly they are smoothed.
-_RADII = (0.75, 1.25, 2.0, 2.75)
+_RADII = (0.75, 1.25, 2.0, 2.75, 3.5)
 _RIDGES = (1e-3, 1e-4, 1e-5)
+# A larger kernel has to lower the residual to this fraction, or the next ridge is taken.
+_WORTHWHILE = 0.9
 
 
 class Kernel(NamedTuple):
@@ -77,12 +81,12 @@ def residual_of(source, target):
 
 
 def fit_kernel(source, target, tolerance):
-    """Find the smallest and smoothest kernel that turns one point spread function into another.
+    """Find the smoothest kernel that turns one point spread function into another.
 
     Every pixel of the kernel is free; they follow by least squares from
     ``|source * kernel - target|² + ridge |kernel|²``, with the sum held at 1. The ridge weighs the
-    noise that the kernel lets through, so that noise in the images is not fitted. Kernels grow in
-    radius and lose smoothness until the residual is half the tolerance.
+    noise that the kernel lets through, so that noise in the images is not fitted. It is lowered, and
+    for each ridge the radius grows as far as that helps, until the residual is half the tolerance.
 
     Parameters
     ----------
@@ -108,30 +112,48 @@ def fit_kernel(source, target, tolerance):
     shape = (match.n, match.n)
     power = fft.irfft2(np.abs(match.source) ** 2, s=shape)
     cross = fft.irfft2(match.source.conj() * fft.rfft2(match.target), s=shape)
+    systems = [_Equations(power, cross, radius) for radius in radii]
     best = None
-    for radius in radii:
-        offset = np.arange(-radius, radius + 1)
-        inside = offset[:, np.newaxis] ** 2 + offset**2 <= (radius + 0.5) ** 2
-        y, x = np.nonzero(inside)
-        normal = power[np.subtract.outer(y, y) % match.n, np.subtract.outer(x, x) % match.n]
-        right = np.stack([cross[y - radius, x - radius], np.ones(len(y))], axis=1)
-        for ridge in _RIDGES:
-            regularised = normal.copy()
-            regularised[np.diag_indices(len(y))] += ridge * power[0, 0]
-            try:
-                free, unit = cho_solve(cho_factor(regularised), right).T
-            except LinAlgError:
-                continue
-            array = np.zeros(inside.shape)
-            array[inside] = free + unit * ((1 - free.sum()) / unit.sum())
-            kernel = match.judge(array)
-            if kernel.gain > MAX_GAIN:
-                break
-            if best is None or kernel.residual < best.residual:
+    for ridge in _RIDGES:
+        before = np.inf
+        for equations in systems:
+            kernel = match.judge(equations.solve(ridge * power[0, 0]))
+            if kernel.gain <= MAX_GAIN and (best is None or kernel.residual < best.residual):
                 best = kernel
-            if best.residual <= 0.5 * tolerance:
-                return best
-    return best or kernel
+                if best.residual <= 0.5 * tolerance:
+                    return best
+            if kernel.residual > _WORTHWHILE * before:
+                break
+            before = kernel.residual
+    return best or kernel._replace(residual=np.inf)
+
+
+class _Equations:
+    """Normal equations of the pixels of a kernel within a radius."""
+
+    def __init__(self, power, cross, radius):
+        offset = np.arange(-radius, radius + 1)
+        self._inside = offset[:, np.newaxis] ** 2 + offset**2 <= (radius + 0.5) ** 2
+        self._y, self._x = (index - radius for index in np.nonzero(self._inside))
+        self._power, self._cross = power, cross
+
+    @cached_property
+    def _matrix(self):
+        y, x = self._y, self._x
+        return self._power[np.subtract.outer(y, y), np.subtract.outer(x, x)]
+
+    @cached_property
+    def _right(self):
+        return np.stack([self._cross[self._y, self._x], np.ones(len(self._y))], axis=1)
+
+    def solve(self, ridge):
+        """Kernel of unit sum; the ridge is added to the diagonal, whose value it shares."""
+        matrix = self._matrix.copy()
+        matrix[np.diag_indices_from(matrix)] += ridge
+        free, unit = cho_solve(cho_factor(matrix, overwrite_a=True), self._right).T
+        kernel = np.zeros(self._inside.shape)
+        kernel[self._inside] = free + unit * ((1 - free.sum()) / unit.sum())
+        return kernel
 
 
 def windowed_kernel(source, target, window):
@@ -160,38 +182,35 @@ def windowed_kernel(source, target, window):
 def correlated_power(kernel, correlation=1.0):
     """Sum of the squares of a kernel's pixels, for noise that is correlated already.
 
-    The noise is taken as white noise under a Gaussian whose width gives the correlation its value;
-    without correlation it is the plain sum of squares.
+    The noise is taken as white noise smoothed by a Moffat profile of exponent 2.5, whose width
+    gives the correlation its value: between the compact kernels of resampling and the winged ones
+    of matched point spread functions. Without correlation it is the plain sum of squares.
 
     Parameters
     ----------
     kernel : (n, n) array
-        Of unit sum.
-    correlation : float or array, optional
+        Weights.
+    correlation : float, optional
         Variance of the sum over a large aperture over the sum of the variances of its pixels. Below
         1 it counts as 1.
 
     Returns
     -------
-    array, shaped as ``correlation``
-        Variance of a pixel after the kernel, in units of the variance that the sum over a large
-        aperture has per pixel; this the kernel does not change.
+    float
+        Variance after the kernel, in units of the variance per pixel of the sum over a large
+        aperture before it.
     """
-    correlation = np.maximum(np.asarray(correlation, dtype=float), 1.0)
-    n = fft.next_fast_len(2 * kernel.shape[-1], real=True)
-    own = fft.irfft2(np.abs(fft.rfft2(kernel, s=(n, n))) ** 2, s=(n, n))
-    reach = kernel.shape[-1] - 1
-    own = np.roll(own, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    lag2 = np.arange(-reach, reach + 1) ** 2
-    # Correlation along one axis of noise under a Gaussian, as a function of the lag.
-    lag2_scale = 4 * np.interp(np.sqrt(correlation), *_gaussian_widths())[..., np.newaxis] ** 2
-    along = np.exp(-lag2 / lag2_scale) / np.sqrt(correlation)[..., np.newaxis]
-    return np.einsum("...y,yx,...x->...", along, own, along)
+    if correlation <= 1:
+        return float(np.sum(kernel**2))
+    smoothing = moffat_image(np.interp(correlation, *_widths_of_correlation()), _NOISE_BETA)
+    n = fft.next_fast_len(max(kernel.shape) + len(smoothing) - 1, real=True)
+    spectrum = fft.rfft2(kernel, s=(n, n)) * fft.rfft2(smoothing, s=(n, n))
+    return float(np.sum(fft.irfft2(spectrum, s=(n, n)) ** 2))
 
 
 @lru_cache(maxsize=1)
-def _gaussian_widths():
-    """Square root of the correlation factor, rising, and the Gaussian width that gives it."""
-    widths = np.geomspace(0.05, 40, 400)
-    lags = np.arange(-400, 401)
-    return np.exp(-(lags**2) / (4 * widths[:, np.newaxis] ** 2)).sum(axis=1), widths
+def _widths_of_correlation():
+    """Correlation that Moffat profiles give to white noise, rising, and their FWHM in pixels."""
+    widths = np.geomspace(0.05, 30, 120)
+    images = (moffat_image(width, _NOISE_BETA) for width in widths)
+    return np.array([1 / np.sum(image**2) for image in images]), widths

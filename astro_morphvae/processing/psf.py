@@ -101,16 +101,16 @@ def match_psf(
 
     Notes
     -----
-    The kernel is the smallest and smoothest one that comes within half of ``tolerance`` of the
-    target, found by least squares with a ridge. Its sum is 1, so flux is conserved. It may amplify
+    The kernel is the smoothest one that comes within half of ``tolerance`` of the target, found by
+    least squares with a ridge. Its sum is 1, so flux is conserved. It may amplify
     noise by no more than a factor of 2 at any spatial frequency: an elongated point spread function
     can be made round if the target is a few per cent wider than its area says.
 
     The variance of a pixel is the sum of the input variances with the squares of the kernel's
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
     many pixels is the sum of their variances times ``noise_correlation``. Where the input has such
-    a column already, its noise is taken as white noise under a Gaussian that gives it this value,
-    and the variance per pixel is that of such noise. Pixels of inverse variance 0 stay unknown:
+    a column already, its noise is taken as white noise smoothed by a profile that gives it this
+    value, and the variance per pixel is that of such noise (`aperture_correlation` has more). Pixels of inverse variance 0 stay unknown:
     where the kernel puts more than ``max_bad_weight`` on them, so does the result.
 
     The point spread function must be sampled: at least 1.5 pixels wide. Images of it must be
