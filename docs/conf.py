@@ -14,7 +14,7 @@ from sphinx_astropy.conf.v2 import (
     intersphinx_mapping,
 )
 
-from astro_morphvae.cli import COMMANDS, main
+from astro_morphvae.cli import COMMANDS, command_name, main
 
 # -- Project ---------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ os.environ["COLUMNS"] = "82"
 generated = Path(__file__).parent / "generated"
 generated.mkdir(exist_ok=True)
 for command in COMMANDS:
-    name = command.__name__.rpartition(".")[2]
+    name = command_name(command)
     help_text = io.StringIO()
     with contextlib.redirect_stdout(help_text):
         main([name, "--help"])

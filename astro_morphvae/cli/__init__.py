@@ -10,12 +10,12 @@ import traceback
 import warnings
 
 from .. import __version__
-from . import classify, demo, encode, evaluate, fit, info, simulate
+from . import classify, compare_surveys, demo, encode, evaluate, fit, info, pair, simulate
 from ._common import add_process_options, one_line
 
-__all__ = ["main", "make_parser"]
+__all__ = ["COMMANDS", "command_name", "main", "make_parser"]
 
-COMMANDS = (demo, simulate, fit, encode, classify, evaluate, info)
+COMMANDS = (demo, simulate, pair, fit, encode, classify, evaluate, compare_surveys, info)
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -28,6 +28,11 @@ The usual order: fit a model to cutouts, encode cutouts to latents with it, clas
 _EPILOG = """\
 exit status: 0 done, 1 an error while running, 2 wrong usage, 130 interrupted.
 `morphvae COMMAND --help` shows the options of a command and an example."""
+
+
+def command_name(module):
+    """Name of a command on the command line: ``compare-surveys`` for ``compare_surveys.py``."""
+    return module.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def make_parser():
@@ -48,9 +53,8 @@ def make_parser():
     parser.add_argument("--version", action="version", version=f"morphvae {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(
-            name,
+            command_name(module),
             help=module.SUMMARY,
             description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
             epilog="example:\n" + module.EXAMPLE,

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 
 from astro_morphvae import __version__
-from astro_morphvae.cli import COMMANDS, main, make_parser
+from astro_morphvae.cli import COMMANDS, command_name, main, make_parser
 from astro_morphvae.cli._common import read_table
 from astro_morphvae.cutouts import CutoutSet
 from astro_morphvae.datasets import make_galaxies
@@ -68,7 +68,7 @@ def only_line(text):
 # -- Usage -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in COMMANDS])
+@pytest.mark.parametrize("command", [command_name(module) for module in COMMANDS])
 def test_help_has_an_example_that_parses(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out

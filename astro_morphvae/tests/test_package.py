@@ -6,7 +6,17 @@ import pytest
 import astro_morphvae
 from astro_morphvae._optional import import_optional
 
-HEAVY = ("keras", "torch", "sklearn", "matplotlib", "skops")
+HEAVY = (
+    "keras",
+    "torch",
+    "sklearn",
+    "matplotlib",
+    "skops",
+    "astroquery",
+    "photutils",
+    "reproject",
+    "requests",
+)
 
 
 def loaded_after(statement):
@@ -31,7 +41,21 @@ def test_dir_and_version_load_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "cutouts", "datasets", "decision_trees", "io", "morphology", "plotting"]
+    "module",
+    [
+        "analysis",
+        "catalogs",
+        "cli",
+        "cutouts",
+        "datasets",
+        "decision_trees",
+        "io",
+        "morphology",
+        "pairs",
+        "plotting",
+        "processing",
+        "surveys",
+    ],
 )
 def test_light_modules_load_no_network_library(module):
     if module == "plotting":
@@ -44,6 +68,8 @@ def test_light_modules_load_no_network_library(module):
 def test_every_public_name_resolves(name):
     if name == "plotting":
         pytest.importorskip("matplotlib")
+    if name == "LegacySurvey":
+        pytest.importorskip("astroquery")
     assert getattr(astro_morphvae, name) is not None
     assert name in dir(astro_morphvae)
 
