@@ -260,7 +260,7 @@ class LegacySurveyClass(CutoutService):
         base, kind = _parse_layer(layer)
         info = get_survey_info(_SPLIT.get(base, (base,))[0])
         bands = parse_bands(bands)
-        if not set(bands) <= set(info.bands):
+        if not bands or not set(bands) <= set(info.bands):
             raise ValueError(f"bands: layer {layer!r} has {', '.join(info.bands)}, got {bands}")
         size = parse_size("size", size)
         if max(size) > _MAX_SIZE:

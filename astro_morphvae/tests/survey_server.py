@@ -65,7 +65,7 @@ FAILURES = (
     "dropped",
     "reset",
     "page",
-    "slow",
+    "drip",
 )
 
 #: Bands of the layers that the server knows where no sources are given.
@@ -99,10 +99,10 @@ class SyntheticSky:
         data[:, 0, 0] = signature(ra, dec)
         if dec < -70:
             data[:] = 0
-        elif dec < -60:
-            data[-1] = 0
+        elif dec < -60 and self.bands[-1] in bands:
+            last = bands.index(self.bands[-1])
             ivar = ivar.copy()
-            ivar[-1] = 0
+            data[last] = ivar[last] = 0
         bits = np.zeros(size, dtype=np.int16)
         bits[1, :2] = (1 << 3, 1 << 12)  # saturated in r, near a galaxy of the large-galaxy atlas
         return data, ivar, bits
@@ -308,7 +308,7 @@ class SurveyServer:
         self.requests.append(target)
         if view is None:
             answer = Answer(b"not found", code=404)
-        elif failure in (None, "truncated", "dropped", "slow"):
+        elif failure in (None, "truncated", "dropped", "drip"):
             answer = view(dict(parse_qsl(parts.query, keep_blank_values=True)))
             answer = Answer(answer) if isinstance(answer, bytes) else answer
         else:
@@ -318,7 +318,7 @@ class SurveyServer:
         if failure == "truncated":
             body = b"".join(answer.body)
             answer = Answer(body[: max(len(body) // 2, 1) // BLOCK * BLOCK + 80])
-        elif failure in ("dropped", "slow"):
+        elif failure in ("dropped", "drip"):
             answer.manner = failure
         return answer
 
@@ -396,7 +396,7 @@ class SurveyServer:
 
 
 class Answer:
-    """Status, headers and body of a reply, and how it is sent: whole, dropped, slow or reset."""
+    """Status, headers and body of a reply, how it is sent: whole, dropped, drip or reset."""
 
     def __init__(self, *body, code=200, headers=None, manner="whole", note=""):
         self.body = body

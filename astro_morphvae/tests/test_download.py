@@ -111,7 +111,7 @@ def test_random_failures_are_overcome_and_never_kept(server, tmp_path):
         ("truncated", "invalid-file: not the page"),
         ("dropped", "connection-error"),
         ("reset", "connection-error"),
-        ("slow", "timeout"),
+        ("drip", "timeout"),
     ],
 )
 def test_failure_that_persists_becomes_a_status(server, tmp_path, failure, status):
@@ -332,7 +332,7 @@ def test_stream_runs_ahead_by_a_window_only(server, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interrupt_goes_through_and_keeps_what_came(server, tmp_path):
     requests = pages(server, range(12))
-    server.route("/slow", lambda params: Answer(b"x" * 10**6, manner="slow"))
+    server.route("/slow", lambda params: Answer(b"x" * 10**6, manner="drip"))
     requests += [Request(server.url + "/slow", {"n": n}) for n in range(12)]
     downloader = make_downloader(tmp_path, max_connections=4, timeout=600.0)
 
