@@ -136,7 +136,24 @@ class AdaptationRun:
         if self._out_of_patience():
             self.stopped = "early"
         if fitter.keep_best and np.isfinite(self.best_score):
-            self.state.set_weights(self.best)
+            self._restore_best()
+
+    def _restore_best(self):
+        """Put the best weights back, but leave decoders of targets as they are.
+
+        They are trained on the targets' images and not on agreement: more epochs make them better.
+        """
+        last = self.state.weights()
+        kept = {
+            f"weight/{i}"
+            for i, weight in enumerate(self.network.weights)
+            if any(weight is own for own in self._other_decoder_weights())
+        }
+        self.state.set_weights(self.best | {name: last[name] for name in kept})
+
+    def _other_decoder_weights(self):
+        decoders = [] if self.shared else self.network.other_decoders
+        return [weight for decoder in decoders for weight in decoder.trainable_weights]
 
     def _parameters(self):
         network = self.network
@@ -146,7 +163,7 @@ class AdaptationRun:
             own = [*network.other_encoders, *([network.correction] if network.correction else [])]
             chosen = [w for layer in own for w in layer.trainable_weights]
             if self.fitter.elbo_weight > 0:
-                chosen += [w for d in network.other_decoders for w in d.trainable_weights]
+                chosen += self._other_decoder_weights()
         chosen = [*chosen, *(w for layer in self.layers for w in layer.trainable_weights)]
         return [weight.value for weight in chosen]
 
@@ -277,8 +294,12 @@ class AdaptationRun:
     def _elbo(self, number, encoded, generator):
         network, batch = self.network, encoded["batch"]
         draw = torch.randn((len(batch.x), network.latent_dim), generator=generator)
+        posterior = encoded["posterior"]
+        if self.fitter.encoder == "conditioned":
+            # What a survey sees trains its decoder, and does not move the latents.
+            posterior = tuple(part if part is None else part.detach() for part in posterior)
         terms = self.branches[number].loss_terms(
-            network, batch, encoded["features"], encoded["posterior"], draw.to(self.device)
+            network, batch, encoded["features"], posterior, draw.to(self.device)
         )
         terms["kl"] = network.beta * terms["kl"]
         return sum(term.mean() for term in terms.values())

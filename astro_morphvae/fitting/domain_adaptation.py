@@ -55,7 +55,8 @@ class DomainAdaptationFitter:
         cutout.
     elbo_weight : float, optional
         Weight of the negative evidence lower bound of the targets' images (and, with a shared
-        encoder, of the source's).
+        encoder, of the source's). Corrections do not follow it, only the targets' decoders do: with
+        0 those stay as the source's, and corrections are fitted in seconds, without images.
     start : {"transport", "identity"}, optional
         Where a correction starts: at the linear map that gives the target's features the moments of
         the source's, with least disagreement of the pairs where there are any; or at none.
@@ -75,7 +76,8 @@ class DomainAdaptationFitter:
     patience : int, optional
         Stop when the score has not fallen for so many epochs.
     keep_best : bool, optional
-        End with the weights of the lowest score, and not with the last.
+        End with the weights of the lowest score, those of the targets' decoders excepted, and not
+        with the last.
     variance_floor : float, optional
         Least share of the source's latent variance that the latents of every survey must keep.
     reconstruction_floor : float, optional
