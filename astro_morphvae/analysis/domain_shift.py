@@ -128,7 +128,7 @@ def domain_shift(
         text = f"area under the ROC curve of a {name} classifier of the survey"
         table.add_row(f"auc_{name}", auc[0], auc[1:], 0.5, np.nan, text)
     both = (*moments(samples.x, weights.a), *moments(samples.x, weights.b))
-    table.add("frechet", frechet_values(*both), "squared Fréchet distance", centred=True)
+    table.add("frechet", frechet_values(*both), "squared Frechet distance", centred=True)
     table.add("coral", coral_values(*both), "CORAL distance of the covariances", centred=True)
     _add_latents(table, samples, weights)
     if len(samples.pairs):
@@ -202,7 +202,7 @@ def latent_shifts(
     out["p_value"] = adjusted_p_values(observed, permuted)[order]
     for name, form, text in (
         ("latent", None, "number of the latent"),
-        ("shift", "+.3f", "difference of the means over the standard deviation in the first"),
+        ("shift", ".3f", "difference of the means over the standard deviation in the first"),
         ("spread", ".3f", "ratio of the standard deviations, second to first"),
         ("ks", ".3f", "Kolmogorov-Smirnov statistic"),
         ("p_value", ".3g", "adjusted for the number of latents"),

@@ -78,7 +78,7 @@ def rank_pairs(latents_a, latents_b, *, pairs="id", features="z_mean", scaling="
     }.items():
         out[name].info.description = text
     out["distance"].info.format = out["ratio"].info.format = ".3g"
-    out["rank_b"].info.format = out["rank_a"].info.format = "g"
+    out["rank_b"].info.format = out["rank_a"].info.format = ".1f"
     out.meta = {
         "scaling": scaling,
         "features": features,

@@ -169,7 +169,7 @@ def plot_domain_shift(
         raise ValueError(f"axes holds {len(axes)} Axes; {1 + n_latents} are needed")
     _draw_map(axes[0], samples, names, seed)
     for ax, row in zip(axes[1:], shifts, strict=True):
-        _draw_latent(ax, samples, row)
+        _draw_latent(ax, samples, row, n_permutations)
     return axes
 
 
@@ -252,7 +252,7 @@ def _draw_map(ax, samples, names, seed):
     )
 
 
-def _draw_latent(ax, samples, row):
+def _draw_latent(ax, samples, row, n_permutations):
     values = samples.x[:, row["latent"]]
     low, high = np.percentile(values, [0.2, 99.8])
     if not high > low:
@@ -261,12 +261,9 @@ def _draw_latent(ax, samples, row):
     for k, rows in enumerate((slice(None, samples.n_a), slice(samples.n_a, None))):
         ax.hist(values[rows], edges, density=True, color=COLOURS[k], alpha=0.28)
         ax.hist(values[rows], edges, density=True, color=COLOURS[k], histtype="step", lw=1.3)
-    p_value = row["p_value"]
-    ax.set_title(
-        f"latent {row['latent']}\nKS {row['ks']:.2f}, p {'≤' if p_value < 0.01 else '='} "
-        f"{max(p_value, 0.01):.2g}",
-        fontsize=9,
-    )
+    p_value, smallest = row["p_value"], 1 / (1 + n_permutations)
+    sign = "≤" if p_value < 1.001 * smallest else "="
+    ax.set_title(f"latent {row['latent']}\nKS {row['ks']:.2f}, p {sign} {p_value:.2g}", fontsize=9)
     ax.set_yticks([])
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right", "left"]].set_visible(False)
