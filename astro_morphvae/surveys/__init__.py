@@ -18,6 +18,7 @@ _LAZY_NAMES = {
     "from_mosaics": "mosaics",
     "SurveyInfo": "registry",
     "get_survey_info": "registry",
+    "list_surveys": "registry",
 }
 
 __all__ = list(_LAZY_NAMES)

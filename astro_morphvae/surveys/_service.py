@@ -277,6 +277,8 @@ def _make_catalog(coordinates, ids, catalog):
         catalog["id"] = np.asarray(ids)
     elif "id" not in catalog.colnames:
         catalog["id"] = np.arange(n)
+    if "status" in catalog.colnames:  # of an earlier run, say
+        catalog.remove_column("status")
     set_positions(catalog, coordinates.ra.deg, coordinates.dec.deg)
     return catalog
 
