@@ -65,7 +65,6 @@ class Canvas:
         # Variance of a flux summed over a large area, pixel by pixel, for the noise correlation.
         self._summed = np.zeros((n_band, *size), dtype=np.float64)
         self.units = set()
-        self.interpolated = False
         self._shifts = {tile.grid: (x0, y0)}
 
     def paste(self, tile, band, read):
@@ -164,7 +163,6 @@ class Canvas:
         # interpolated variance times the sum of the squares.
         fx, fy = x - np.floor(x), y - np.floor(y)
         squares = (fx**2 + (1 - fx) ** 2) * (fy**2 + (1 - fy) ** 2)
-        self.interpolated = True
         bad = ~on | ~np.isfinite(flux) | ~np.isfinite(between) | (footprint[0] <= 0)
         return (
             (slice(None), slice(None)),

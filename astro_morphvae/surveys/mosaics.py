@@ -81,9 +81,9 @@ def from_mosaics(
         One row a position, in the order given, in nanomaggies where the units convert to flux. A
         centre lies within half a pixel of the position asked for. Pixels that no image has, that
         are masked or whose inverse variance is 0 are masked. The catalog gains ``coverage``, the
-        fraction of good pixels; where pixels were interpolated also ``noise_correlation``
-        (n, n_band), the variance of flux summed over a large area divided by the sum of the
-        variances. A position off all images has the status ``"off-footprint"``, one without some
+        fraction of good pixels, and ``noise_correlation`` (n, n_band), the variance of flux
+        summed over a large area divided by the sum of the variances: 1 where no pixel was
+        interpolated. A position off all images has the status ``"off-footprint"``, one without some
         of the bands ``"incomplete-bands"``.
 
     Raises
@@ -128,6 +128,7 @@ def cut_tiles(
     catalog=None,
     meta=None,
     progress=False,
+    statuses=None,
     most_open=16,
 ):
     """Cut galaxies out of tiles; see `from_mosaics`.
@@ -137,6 +138,8 @@ def cut_tiles(
     tiles : list of `~astro_morphvae.surveys._tiles.Tile`
     coords, size, bands, pixel_scale, psf_fwhm, ids, catalog, meta, progress
         As of `from_mosaics`.
+    statuses : sequence of str, optional
+        What is known of the rows; nothing is cut for those that are not ``"ok"``.
     most_open : int, optional
         Number of tiles kept open.
 
@@ -159,8 +162,7 @@ def cut_tiles(
     ivar = np.zeros(data.shape, dtype=np.float32) if has_ivar else None
     entries, units = [None] * n, set()
     correlation = np.ones((n, len(bands)))
-    interpolated = False
-    statuses, plans = _plan(tiles, coords, bands, grid)
+    statuses, plans = _plan(tiles, coords, bands, grid, statuses)
     bar = tqdm(total=len(plans), desc="Cutting", unit="cutout", disable=not progress)
     with TilePool(most_open) as pool, bar:
         for row, plan in plans:
@@ -174,7 +176,6 @@ def cut_tiles(
                 continue
             status = _status(canvas, bands)
             units |= canvas.units
-            interpolated |= canvas.interpolated
             if status != OK:
                 statuses[row] = status
                 continue
@@ -190,11 +191,10 @@ def cut_tiles(
             f"mosaics: units differ: {', '.join(sorted(str(unit) or 'none' for unit in units))}"
         )
     catalog = _finish_catalog(catalog, ids, coords, statuses, 1 - mask.mean(axis=(1, 2, 3)))
-    correlation *= grid.noise_correlation()
-    if interpolated or not np.all(correlation == 1):
-        catalog["noise_correlation"] = Column(
-            correlation, description="Variance of summed flux over the sum of the variances"
-        )
+    catalog["noise_correlation"] = Column(
+        correlation * grid.noise_correlation(),
+        description="Variance of summed flux over the sum of the variances",
+    )
     return CutoutSet._trusted(
         data,
         unit=units.pop() if units else u.nmgy,
@@ -282,7 +282,7 @@ def _few(names, most=3):
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
-def _plan(tiles, coords, bands, grid):
+def _plan(tiles, coords, bands, grid, given):
     """For each position the tiles near it, the one that holds it best first.
 
     Returns
@@ -315,6 +315,9 @@ def _plan(tiles, coords, bands, grid):
     plans = []
     order = {band: place for place, band in enumerate(bands)}
     for row, found in enumerate(near):
+        if given is not None and given[row] != OK:
+            statuses[row] = given[row]
+            continue
         if not found:
             continue
         # The grid is that of the first band where one of its images holds the centre.
