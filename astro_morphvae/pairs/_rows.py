@@ -4,10 +4,10 @@ import numpy as np
 from astropy.table import QTable
 
 from ..cutouts import CutoutSet
-from ..cutouts._parse import OK, list_rows, order_columns, set_positions, set_status
+from ..cutouts._parse import list_rows, order_columns, set_positions, set_status
 from ..cutouts._wcs import WCSList
 
-__all__ = ["choose_bands", "same_grids", "take_rows"]
+__all__ = ["blank_like", "check_wcs", "choose_bands", "same_grids", "take_rows"]
 
 # Columns of a catalog that have one value a band.
 _PER_BAND = ("noise_correlation",)
@@ -167,6 +167,18 @@ def check_wcs(cutouts, name):
         raise ValueError(f"{name}: no celestial WCS in rows {list_rows(lacking)}")
 
 
-def is_good(status):
-    """Whether statuses say that rows can be used."""
-    return np.asarray(status) == OK
+def blank_like(cutouts, like):
+    """Bring a set without a good row to the pixels of another: rows of NaN, as they are."""
+    shape = *cutouts.shape[:2], *like.size
+    return CutoutSet._trusted(
+        np.full(shape, np.nan, dtype=np.float32),
+        unit=cutouts.unit,
+        bands=cutouts.bands,
+        ivar=None if cutouts.ivar is None else np.zeros(shape, dtype=np.float32),
+        mask=np.ones(shape, dtype=bool),
+        wcs=None,
+        pixel_scale=like.pixel_scale,
+        psf_fwhm=cutouts.psf_fwhm,
+        catalog=cutouts.catalog,
+        meta=cutouts.meta,
+    )

@@ -17,7 +17,7 @@ from ..processing.alignment import reproject_cutouts
 from ..processing.psf import common_fwhm
 from ..processing.psf import match_psf as match_cutouts
 from ._measure import common_coverage, depth, image_offsets
-from ._rows import check_wcs, choose_bands, same_grids, take_rows
+from ._rows import blank_like, check_wcs, choose_bands, same_grids, take_rows
 
 __all__ = ["MAX_SEPARATION", "pair_surveys"]
 
@@ -155,7 +155,7 @@ def pair_surveys(
         )
     )
     grid = {"pixel_scale": pixel_scale, "target_wcs": target_wcs, "size": size}
-    first, second = _align(first, second, like, grid, method, n_jobs, progress)
+    first, second = _align(first, second, like, target_wcs, grid, method, n_jobs, progress)
     if match_psf is not False and match_psf is not None:
         first, second = _match_resolution(first, second, match_psf, n_jobs, progress)
     return first, second, _make_table(first, second, match, asked[0])
@@ -289,7 +289,7 @@ def _reasons(index, match):
     return reasons
 
 
-def _align(first, second, like, grid, method, n_jobs, progress):
+def _align(first, second, like, target_wcs, grid, method, n_jobs, progress):
     """Put both sets on one grid; sets that are on it are not touched."""
     check_wcs(first, "first")
     check_wcs(second, "second")
@@ -297,17 +297,21 @@ def _align(first, second, like, grid, method, n_jobs, progress):
     if set(grid) == {"size"}:
         raise ValueError("size: needs pixel_scale or target_wcs")
     how = {"method": method, "n_jobs": n_jobs, "progress": progress}
+    sets = [first, second]
+    # Of a survey that has not one good image there may be no WCS at all.
+    located = [cutouts.wcs is not None for cutouts in sets]
     if grid:
-        sets = [
-            reproject_cutouts(cutouts, **grid, **how) if cutouts.wcs is not None else cutouts
-            for cutouts in (first, second)
-        ]
-    else:
-        sets = [first, second]
-        if not same_grids(first, second):
-            moved, kept = (1, 0) if like == "first" else (0, 1)
-            if sets[kept].wcs is not None and sets[moved].wcs is not None:
-                sets[moved] = reproject_cutouts(sets[moved], like=sets[kept], **how)
+        if located[0]:
+            sets[0] = reproject_cutouts(first, **grid, **how)
+            grid = {"like": sets[0]} if target_wcs is None else {**grid, "size": sets[0].size}
+        if located[1]:
+            sets[1] = reproject_cutouts(second, **grid, **how)
+    elif all(located) and not same_grids(first, second):
+        moved, kept = (1, 0) if like == "first" else (0, 1)
+        sets[moved] = reproject_cutouts(sets[moved], like=sets[kept], **how)
+    for one, other in ((0, 1), (1, 0)):
+        if not located[one]:
+            sets[one] = blank_like(sets[one], sets[other])
     return sets
 
 

@@ -11,6 +11,12 @@ from astropy.wcs import WCS
 from astro_morphvae import CutoutSet
 from astro_morphvae.datasets import make_survey_pair
 from astro_morphvae.pairs import MAX_SEPARATION, pair_surveys
+from astro_morphvae.tests.paired_sky import (
+    MOFFAT_BETAS,
+    compare_fluxes,
+    simulate_paired_sky,
+    summarise_pulls,
+)
 
 N = 5
 
@@ -220,9 +226,11 @@ def test_a_galaxy_that_one_survey_lacks(surveys):
         bands="grz",
         catalog=first.catalog["id", "ra", "dec"],
     )
-    _, bass, table = pair_surveys(None, nothing, surveys[1], progress=False)
-    assert len(table) == len(bass) == N
-    assert not (table["status"] == "ok").any()
+    for grid in ({}, {"pixel_scale": 0.5 * u.arcsec}, {"like": "second"}):
+        decals, bass, table = pair_surveys(None, nothing, surveys[1], progress=False, **grid)
+        assert len(table) == len(bass) == N
+        assert decals.size == bass.size
+        assert not (table["status"] == "ok").any()
 
 
 def test_common_bands(surveys):
@@ -303,3 +311,50 @@ def test_image_offset_and_its_error():
     pulls = ((table["image_offset"] - moved * u.arcsec) / table["image_offset_error"]).to_value("")
     assert abs(pulls.mean()) < 4 / np.sqrt(n)
     assert abs(pulls.std() - 1) < 4 / np.sqrt(2 * n)
+
+
+def test_same_flux_in_both_surveys(tmp_path):
+    """From one simulated sky through a server to pairs: fluxes agree within their errors."""
+    pytest.importorskip("astroquery")
+    from astro_morphvae.surveys import LegacySurvey
+    from astro_morphvae.tests.survey_server import CutoutSource, SurveyServer
+
+    surveys = simulate_paired_sky(60, size=64, seed=3, dimming=20)
+    layers = dict(zip(("ls-dr9-south", "ls-dr9-north"), map(CutoutSource, surveys), strict=True))
+    ours = SkyCoord(surveys[0].catalog["ra"], surveys[0].catalog["dec"])
+    theirs = SkyCoord(ours.ra, ours.dec + surveys[1].pixel_scale)[::-1]
+    with SurveyServer(layers=layers) as server:
+        sources = [
+            (
+                LegacySurvey,
+                {
+                    "layer": layer,
+                    "pixel_scale": cutouts.pixel_scale,
+                    "size": cutouts.size,
+                    "server": server.url,
+                    "cache": tmp_path,
+                    "progress": False,
+                },
+            )
+            for layer, cutouts in zip(layers, surveys, strict=True)
+        ]
+        first, second, table = pair_surveys(
+            (ours, theirs),
+            *sources,
+            match_psf={
+                "first_psf_beta": MOFFAT_BETAS[0],
+                "second_psf_beta": MOFFAT_BETAS[1],
+                "tolerance": 0.002,
+            },
+            progress=False,
+        )
+    assert list(table["status"]) == ["ok"] * len(ours)
+    assert table["second_index"].tolist() == list(range(len(ours)))[::-1]
+    np.testing.assert_allclose(table["separation"], surveys[1].pixel_scale, rtol=1e-3)
+    pulls, _, signal = compare_fluxes(first, second, table, 3 * u.arcsec)
+    assert (np.nanmedian(signal, axis=0) > 10).all()
+    for band in range(3):
+        n, mean, mean_error, width, width_error = summarise_pulls(pulls[:, band])
+        assert n == len(ours)
+        assert abs(mean) < 3.5 * mean_error
+        assert abs(width - 1) < 3.5 * width_error
