@@ -113,7 +113,10 @@ class Tile:
         cosines = unit_vectors(edges.ra.deg, edges.dec.deg) @ self.centre
         self.radius = float(np.degrees(np.arccos(np.clip(cosines, -1, 1)).max()))
         # Tiles of several bands often share their grid to the last digit.
-        self.grid = wcs_to_cards(wcs)
+        try:
+            self.grid = wcs_to_cards(wcs)
+        except ValueError:  # distortion tables
+            self.grid = id(wcs)
 
     def open(self, stack):
         """Make ready for reading; what is to be closed goes on the stack.
@@ -178,7 +181,7 @@ class FitsTile(Tile):
                 hdu = _image_hdu(hdus, mosaic.hdu, path)
             if hdu.shape[-2:] != self.shape:
                 raise ValueError(f"{Path(path).name} has shape {hdu.shape}, not that of the image")
-            return hdu.section, hdu.shape
+            return _lazy_pixels(hdu), hdu.shape
 
         image, ivar, mask = section(mosaic.image), section(mosaic.ivar), section(mosaic.mask)
 
@@ -342,6 +345,13 @@ def unit_vectors(ra, dec):
     """Turn positions in degrees into unit vectors, a (..., 3) array."""
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def _lazy_pixels(hdu):
+    """Pixels of an image that are read where they are indexed."""
+    if isinstance(hdu, fits.CompImageHDU) or hdu.header["BITPIX"] > 0 or hdu.header.get("BSCALE"):
+        return hdu.section
+    return hdu.data  # a map of the file; a section reads line by line
 
 
 def _image_hdu(hdus, hdu, path):

@@ -163,7 +163,7 @@ def cut_tiles(
     entries, units = [None] * n, set()
     correlation = np.ones((n, len(bands)))
     statuses, plans = _plan(tiles, coords, bands, grid, statuses)
-    bar = tqdm(total=len(plans), desc="Cutting", unit="cutout", disable=not progress)
+    bar = tqdm(total=len(plans), desc="Cutting", unit="cutout", disable=None if progress else True)
     with TilePool(most_open) as pool, bar:
         for row, plan in plans:
             bar.update()

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -246,16 +248,21 @@ class TestFiles:
         assert cutouts.bands == ("r",)
         assert cutouts.unit == u.nmgy
 
-    def test_pixels_are_read_piece_by_piece(self, tmp_path, monkeypatch):
-        wcs = make_wcs(crpix=(80, 60))
-        path, _ = self.brick(tmp_path, 1, wcs)
-
-        def whole(self):
-            raise AssertionError("the whole image was read")
-
-        monkeypatch.setattr(fits.ImageHDU, "data", property(whole))
-        cutouts = from_mosaics([path], sky_of(tile(wcs), [80, 20], [60, 20]), size=11)
+    @pytest.mark.parametrize("compress", [False, True])
+    def test_pixels_are_read_piece_by_piece(self, tmp_path, compress):
+        wcs = make_wcs(crpix=(700, 700))
+        data = np.ones((1400, 1400), dtype=np.float32)
+        hdu = fits.CompImageHDU(data, wcs.to_header()) if compress else fits.ImageHDU(data)
+        hdu.header.update(wcs.to_header())
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits")
+        sky = wcs.pixel_to_world([700, 20], [600, 20])
+        mosaic = Mosaic(tmp_path / "a.fits", bands="r", unit=u.nmgy)
+        tracemalloc.start()
+        cutouts = from_mosaics([mosaic], sky, size=11)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
         assert cutouts.good.all()
+        assert peak < 0.3 * data.nbytes
 
     def test_units_and_companions_by_hand(self, tmp_path):
         wcs = make_wcs(crpix=(80, 60))
