@@ -93,7 +93,7 @@ def run_pairs(surveys, coords, matching, grid):
             )
             for layer, cutouts in zip(LAYERS, surveys, strict=True)
         ]
-        result = pair_surveys(coords, *sources, match_psf=matching, progress=False, **grid)
+        result = pair_surveys(coords, *sources, match_psf=matching, **grid)
         return *result, time.perf_counter() - start
 
 

@@ -39,7 +39,7 @@ def pair_surveys(
     match_psf=False,
     max_separation=MAX_SEPARATION,
     n_jobs=1,
-    progress=True,
+    progress=False,
 ):
     """Put the images that two surveys have of the same galaxies on the same pixels.
 
@@ -75,9 +75,9 @@ def pair_surveys(
         Largest separation between the positions of a pair, at most 1 arcsec: farther apart it is
         another galaxy.
     n_jobs : int, optional
-        Threads that reproject.
+        Threads that share the galaxies; -1 for one a core.
     progress : bool, optional
-        Show progress bars.
+        Show progress bars of reprojecting and matching.
 
     Returns
     -------

@@ -61,7 +61,7 @@ class Service:
 
 
 def test_both_get_the_pixels_of_the_first(surveys):
-    decals, bass, table = pair_surveys(None, *surveys, progress=False)
+    decals, bass, table = pair_surveys(None, *surveys)
     assert decals.shape == bass.shape == surveys[0].shape
     np.testing.assert_array_equal(decals.data, surveys[0].data)
     assert bass.wcs.cards() == decals.wcs.cards()
@@ -83,7 +83,7 @@ def test_both_get_the_pixels_of_the_first(surveys):
 
 
 def test_depth_is_that_of_a_point_source(surveys):
-    _, _, table = pair_surveys(None, *surveys, progress=False)
+    _, _, table = pair_surveys(None, *surveys)
     # By hand for r of the first survey: noise-equivalent area of a Gaussian, 2.27 FWHM².
     sigma = 1 / np.sqrt(np.median(surveys[0].ivar[0, 1]))
     area = 2.266 * (1.18 / 0.262) ** 2
@@ -94,7 +94,7 @@ def test_depth_is_that_of_a_point_source(surveys):
 @pytest.mark.parametrize("like", ["second", None])
 def test_the_grid_may_be_another(surveys, like):
     if like:
-        decals, bass, table = pair_surveys(None, *surveys, like=like, progress=False)
+        decals, bass, table = pair_surveys(None, *surveys, like=like)
         assert bass.pixel_scale == 0.4 * u.arcsec
     else:
         decals, bass, table = pair_surveys(
@@ -111,7 +111,7 @@ def test_the_grid_may_be_another(surveys, like):
 
 
 def test_matched_resolution(surveys):
-    decals, _, table = pair_surveys(None, *surveys, match_psf=True, progress=False)
+    decals, _, table = pair_surveys(None, *surveys, match_psf=True)
     np.testing.assert_allclose(table["first_psf_fwhm"], table["second_psf_fwhm"], rtol=1e-6)
     assert (decals.psf_fwhm >= [1.61, 1.47, 1.11] * u.arcsec).all()
     assert (np.asarray(decals.catalog["noise_correlation"])[:, 0] > 3).all()
@@ -121,16 +121,16 @@ def test_matched_resolution(surveys):
     np.testing.assert_allclose(wide.psf_fwhm.value, 2)
     np.testing.assert_allclose(other.psf_fwhm.value, 2)
     with pytest.raises(ValueError, match="wider than the target in g"):
-        pair_surveys(None, *surveys, match_psf={"target_fwhm": 1 * u.arcsec}, progress=False)
+        pair_surveys(None, *surveys, match_psf={"target_fwhm": 1 * u.arcsec})
     # What is said of one survey only: here that its images are sharper than its set says.
     sharp = {"target_fwhm": 2 * u.arcsec, "second_psf": 1.2 * u.arcsec}
-    _, blurred, _ = pair_surveys(None, *surveys, match_psf=sharp, progress=False)
+    _, blurred, _ = pair_surveys(None, *surveys, match_psf=sharp)
     assert not np.allclose(blurred.data[0, 0], other.data[0, 0], equal_nan=True)
 
 
 def test_images_on_one_grid_are_not_touched():
     first, second = make_survey_pair(2, size=32, seed=3)
-    one, two, _ = pair_surveys(None, first, second, progress=False)
+    one, two, _ = pair_surveys(None, first, second)
     np.testing.assert_array_equal(one.data, first.data)
     np.testing.assert_array_equal(two.data, second.data)
     assert "noise_correlation" not in two.catalog.colnames
@@ -139,7 +139,7 @@ def test_images_on_one_grid_are_not_touched():
 def test_galaxies_over_an_arcsec_apart_are_refused(surveys):
     far = shifted(surveys[1], [1, 3], 1.2)
     near = shifted(far, [0], 0.6)
-    decals, bass, table = pair_surveys(None, surveys[0], near, progress=False)
+    decals, bass, table = pair_surveys(None, surveys[0], near)
     assert decals.good.all()
     assert bass.good.tolist() == [True, False, True, False, True]
     assert table["match"].tolist() == ["matched", "unmatched"] * 2 + ["matched"]
@@ -150,17 +150,17 @@ def test_galaxies_over_an_arcsec_apart_are_refused(surveys):
     np.testing.assert_allclose(table["separation"][0].value, 0.6, rtol=1e-5)
     with pytest.raises(ValueError, match=r"max_separation: expected an angle of at most 1\.0"):
         pair_surveys(None, *surveys, max_separation=2 * u.arcsec)
-    _, bass, _ = pair_surveys(None, surveys[0], near, max_separation=0.5 * u.arcsec, progress=False)
+    _, bass, _ = pair_surveys(None, surveys[0], near, max_separation=0.5 * u.arcsec)
     assert not bass.good[0]
     assert MAX_SEPARATION == 1 * u.arcsec
 
 
 def test_sets_in_another_order_and_of_another_length(surveys):
     rows = [4, 2, 0]
-    decals, bass, table = pair_surveys(None, surveys[0], surveys[1][rows], progress=False)
+    decals, bass, table = pair_surveys(None, surveys[0], surveys[1][rows])
     assert len(decals) == len(bass) == N
     assert table["second_index"].tolist() == [2, -1, 1, -1, 0]
-    reference = pair_surveys(None, *surveys, progress=False)[1]
+    reference = pair_surveys(None, *surveys)[1]
     for row in (0, 2, 4):
         np.testing.assert_array_equal(bass.data[row], reference.data[row])
     # No column tells another galaxy's truth where there is no counterpart.
@@ -194,11 +194,11 @@ def test_services_are_asked_for_their_own_positions(surveys):
 def test_one_list_of_positions_a_service_and_a_set(surveys):
     coords = SkyCoord(surveys[0].catalog["ra"], surveys[0].catalog["dec"])
     service = Service(surveys[0])
-    decals, bass, table = pair_surveys(coords[:3], service, surveys[1], progress=False)
+    decals, bass, table = pair_surveys(coords[:3], service, surveys[1])
     assert len(decals) == len(bass) == len(table) == 3
     assert list(table["status"]) == ["ok"] * 3
     assert decals.catalog["id"].tolist() == [0, 1, 2]
-    both = pair_surveys(coords, partial(service.get_cutouts, bands="grz"), service, progress=False)
+    both = pair_surveys(coords, partial(service.get_cutouts, bands="grz"), service)
     assert (both[2]["image_offset"] == 0 * u.arcsec).all()
 
 
@@ -214,7 +214,7 @@ def test_a_galaxy_that_one_survey_lacks(surveys):
         psf_fwhm=surveys[0].psf_fwhm,
         catalog=surveys[0].catalog[["id", "ra", "dec"]],
     )
-    _, _, table = pair_surveys(None, first, surveys[1], progress=False)
+    _, _, table = pair_surveys(None, first, surveys[1])
     assert table["status"][1].startswith("first: all NaN")
     assert (table["status"] == "ok").sum() == N - 1
     assert np.isnan(table["first_depth"][1]).all()
@@ -227,7 +227,7 @@ def test_a_galaxy_that_one_survey_lacks(surveys):
         catalog=first.catalog["id", "ra", "dec"],
     )
     for grid in ({}, {"pixel_scale": 0.5 * u.arcsec}, {"like": "second"}):
-        decals, bass, table = pair_surveys(None, nothing, surveys[1], progress=False, **grid)
+        decals, bass, table = pair_surveys(None, nothing, surveys[1], **grid)
         assert len(table) == len(bass) == N
         assert decals.size == bass.size
         assert not (table["status"] == "ok").any()
@@ -239,13 +239,13 @@ def test_common_bands(surveys):
     second = CutoutSet(
         data[:, ::-1], bands="zri", uncertainty=InverseVariance(ivar[:, ::-1]), **parts
     )
-    decals, bass, table = pair_surveys(None, surveys[0], second, progress=False)
+    decals, bass, table = pair_surveys(None, surveys[0], second)
     assert decals.bands == bass.bands == ("r", "z")
     assert decals.psf_fwhm.shape == (2,)
     assert table["coverage"].shape == (N, 2)
-    reference = pair_surveys(None, *surveys, progress=False)[1]
+    reference = pair_surveys(None, *surveys)[1]
     np.testing.assert_array_equal(bass.data, reference.data[:, 1:])
-    swapped = pair_surveys(None, surveys[0], second, bands="zr", progress=False)[1]
+    swapped = pair_surveys(None, surveys[0], second, bands="zr")[1]
     np.testing.assert_array_equal(swapped.data, bass.data[:, ::-1])
     with pytest.raises(ValueError, match="bands: g not in second, which has z, r, i"):
         pair_surveys(None, surveys[0], second, bands="gr")
@@ -307,7 +307,7 @@ def test_image_offset_and_its_error():
                 uncertainty=InverseVariance(np.full(data.shape, sigma**-2)),
             )
         )
-    _, _, table = pair_surveys(None, *sets, progress=False)
+    _, _, table = pair_surveys(None, *sets)
     pulls = ((table["image_offset"] - moved * u.arcsec) / table["image_offset_error"]).to_value("")
     assert abs(pulls.mean()) < 4 / np.sqrt(n)
     assert abs(pulls.std() - 1) < 4 / np.sqrt(2 * n)
