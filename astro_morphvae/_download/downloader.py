@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -103,8 +104,9 @@ class Downloader:
         """
         requests = list(requests)
         replies = [None] * len(requests)
-        for index, reply in self.stream(requests, check, http_errors=http_errors):
-            replies[index] = reply
+        with closing(self.stream(requests, check, http_errors=http_errors)) as stream:
+            for index, reply in stream:
+                replies[index] = reply
         return replies
 
     def stream(self, requests, check=None, *, http_errors=None, ordered=False, window=_WINDOW):
@@ -243,8 +245,8 @@ class _Job:
         request = task.request
         try:
             content = self._client.get(request.full_url, lambda: self._schedule.cancelled)
-            value = None if self._check is None else self._check(content, request)
             self._unanswered = 0
+            value = None if self._check is None else self._check(content, request)
         except InvalidReply as error:
             status, detail, retry, wanted = error.status, error.message, error.retry, None
         except Failure as error:

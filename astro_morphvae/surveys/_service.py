@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,8 +136,8 @@ class CutoutService(BaseQuery):
         -------
         CutoutSet
             One row a position, in the order given, whatever became of it: see
-            ``catalog["status"]``. Memory-mapped if ``output`` was given. A list of dict instead,
-            for ``get_query_payload``.
+            ``catalog["status"]``. Memory-mapped if ``output`` was given. For
+            ``get_query_payload``, a list of dict for each position instead.
         """
         coordinates = parse_coordinates(coordinates)
         query = self._make_query(coordinates, **options)
@@ -149,9 +150,10 @@ class CutoutService(BaseQuery):
             return _make_set(parts, query)
         output = Path(output)
         with CutoutWriter(output, len(coordinates), overwrite=overwrite) as writer:
-            for cutouts in _batches(query, downloader, catalog):
-                writer.append(cutouts)
-                del cutouts  # before the next ones are put together
+            with closing(_batches(query, downloader, catalog)) as batches:
+                for cutouts in batches:
+                    writer.append(cutouts)
+                    del cutouts  # before the next ones are put together
         return CutoutSet.read(output)
 
     def get_images_async(
@@ -291,8 +293,9 @@ def _make_set(parts, query):
 def _fill(query, downloader, catalog):
     """All cutouts in memory, each put in its place as it comes."""
     assembler = Assembler(len(query.rows), bands=query.layout.bands, layout=query.layout)
-    for row, record in _records(query, downloader, ordered=False):
-        assembler.put(row, record)
+    with closing(_records(query, downloader, ordered=False)) as records:
+        for row, record in records:
+            assembler.put(row, record)
     return assembler.finish(catalog=catalog)
 
 
@@ -300,9 +303,9 @@ def _batches(query, downloader, catalog):
     """Yield the cutouts in their order, some rows at a time."""
     n = len(query.rows)
     step = max(1, min(_rows_ahead(query.layout), _MOST_ROWS, n))
-    records = _records(query, downloader, ordered=True)
-    for start in range(0, n, step):
-        yield _batch(query, records, catalog[start : start + step], start)
+    with closing(_records(query, downloader, ordered=True)) as records:
+        for start in range(0, n, step):
+            yield _batch(query, records, catalog[start : start + step], start)
 
 
 def _batch(query, records, catalog, start):
@@ -335,20 +338,21 @@ def _records(query, downloader, ordered):
         query.check,
         http_errors=query.http_errors,
         ordered=ordered,
-        window=max(1, _rows_ahead(query.layout)),
+        window=_rows_ahead(query.layout),
     )
-    for index, reply in stream:
-        row, place = rows_of[index]
-        gathered.setdefault(row, {})[place] = reply
-        missing[row] -= 1
-        if missing[row]:
-            continue
-        while ordered and following < row:
-            yield following, Record(status=query.rows[following])
-            following += 1
-        following = row + 1
-        found = gathered.pop(row)
-        yield row, _record(query, [found[place] for place in range(len(found))], row)
+    with closing(stream):
+        for index, reply in stream:
+            row, place = rows_of[index]
+            gathered.setdefault(row, {})[place] = reply
+            missing[row] -= 1
+            if missing[row]:
+                continue
+            while ordered and following < row:
+                yield following, Record(status=query.rows[following])
+                following += 1
+            following = row + 1
+            found = gathered.pop(row)
+            yield row, _record(query, [found[place] for place in range(len(found))], row)
     for row, entry in enumerate(query.rows):
         if isinstance(entry, str) and (not ordered or row >= following):
             yield row, Record(status=entry)

@@ -174,7 +174,7 @@ class LegacySurveyClass(CutoutService):
             ``"ok"``, ``"off-footprint"``, ``"incomplete-bands"`` (with the bands that hold
             nothing), ``"server-error"``, ``"invalid-file"``, ``"timeout"``, ``"connection-error"``,
             ``"refused"`` or ``"invalid-position"``, followed by what happened. With
-            ``get_query_payload``, a list of dict.
+            ``get_query_payload``, a list of dict for each position.
 
         Raises
         ------

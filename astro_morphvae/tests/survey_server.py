@@ -48,6 +48,7 @@ import sys
 import threading
 import zlib
 from functools import lru_cache
+from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -136,7 +137,7 @@ class CutoutSource:
         With ``ra`` and ``dec``. Other pixel scales and sizes are made by areas; outside a cutout,
         and where the set is masked, the inverse variance is 0.
     radius : float, optional
-        Arcsec from a galaxy within which it is shown; further off there is nothing.
+        Arcsec from a galaxy within which it is shown; further off all pixels are 0.
     """
 
     def __init__(self, cutouts, radius=30.0):
@@ -153,7 +154,8 @@ class CutoutSource:
         east, north = east * np.cos(np.radians(dec)) * 3600, (self._dec - dec) * 3600
         row = int(np.argmin(np.hypot(east, north)))
         if np.hypot(east[row], north[row]) > self._radius:
-            return None
+            nothing = np.zeros((len(bands), *size), dtype=np.float32)
+            return nothing, nothing, np.zeros(size, dtype=np.int16)
         scale = self._cutouts.pixel_scale.to_value("arcsec")
         chosen = [self._cutouts.bands.index(band) for band in bands]
         data, ivar, mask = self._cutouts.arrays([row])
@@ -425,7 +427,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data):
         self._buffer += data
         if not b"GET ".startswith(self._buffer[:4]):  # a TLS connection, say
-            self._transport.write(b"HTTP/1.1 400 No\r\n\r\n")
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             self._transport.close()
             return
         while b"\r\n\r\n" in self._buffer:
@@ -452,7 +454,7 @@ class _Connection(asyncio.Protocol):
             transport.abort()
             return
         length = sum(len(part) for part in answer.body)
-        lines = [f"HTTP/1.1 {answer.code} {'OK' if answer.code == 200 else 'No'}"]
+        lines = [f"HTTP/1.1 {answer.code} {HTTPStatus(answer.code).phrase}"]
         headers = {"Content-Length": str(length), **answer.headers}
         lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

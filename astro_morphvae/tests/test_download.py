@@ -130,7 +130,7 @@ def test_status_is_what_happened_most_often(server, tmp_path):
     server.failures = ["500", "500", "reset"]
     downloader = make_downloader(tmp_path, retries=2)
     (reply,) = downloader.fetch(pages(server, [3]), http_errors={500: "off-footprint"})
-    assert reply.reason == "off-footprint: HTTP 500 No (3 attempts)"
+    assert reply.reason == "off-footprint: HTTP 500 Internal Server Error (3 attempts)"
 
 
 def test_every_failure_of_the_server_is_tested():
@@ -145,7 +145,7 @@ def test_reply_that_asking_again_cannot_help_is_asked_for_once(server, downloade
     (reply,) = downloader.fetch(pages(server, [1]), refuse)
     assert (reply.reason, reply.attempts) == ("off-footprint: nothing there", 1)
     (reply,) = downloader.fetch([Request(server.url + "/nowhere")])
-    assert (reply.reason, reply.attempts) == ("refused: HTTP 404 No", 1)
+    assert (reply.reason, reply.attempts) == ("refused: HTTP 404 Not Found", 1)
     (reply,) = downloader.fetch(
         [Request(server.url + "/nowhere")], http_errors={404: "off-footprint"}
     )

@@ -97,7 +97,7 @@ def test_each_trouble_has_its_status(server, fetch):
     coords = sky((10, -85), (10, -75), (10, -65), (np.nan, 0), (10, 0), (0, np.nan))
     cutouts = fetch(coords)
     assert list(cutouts.catalog["status"]) == [
-        "off-footprint: HTTP 500 No (5 attempts)",
+        "off-footprint: HTTP 500 Internal Server Error (5 attempts)",
         "off-footprint: every pixel is 0",
         "incomplete-bands: z",
         "invalid-position",
