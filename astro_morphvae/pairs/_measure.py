@@ -1,11 +1,12 @@
 """What a pair is like: common coverage, depth of each survey, offset between the two images."""
 
+import astropy.units as u
 import numpy as np
+
+from ..processing.depth import point_source_depth
 
 __all__ = ["common_coverage", "depth", "image_offsets"]
 
-# Noise-equivalent area of a Gaussian, over the square of its FWHM.
-_NOISE_AREA = np.pi / (2 * np.log(2))
 # Width of the window in which a galaxy is centred, arcsec, and its reach in units of that.
 _WINDOW = 1.5
 _REACH = 3.0
@@ -29,34 +30,14 @@ def common_coverage(first, second):
 
 
 def depth(cutouts):
-    """Magnitude of a point source that is detected at 5 sigma, from noise and seeing.
+    """Magnitude of a point source that is detected at 5 sigma: (n, n_band) Quantity.
 
-    The flux of a point source measured with the profile of a Gaussian of width ``psf_fwhm`` as
-    weight has the variance of a pixel times the noise-equivalent area in pixels, and times the
-    ``noise_correlation`` of the catalog. The variance of a pixel is the median of the frame.
-
-    Returns
-    -------
-    (n, n_band) array
-        AB magnitudes; NaN for bad rows, and where there is no inverse variance or no FWHM.
-
-    References
-    ----------
-    King 1983, PASP 95, 163.
+    NaN for bad rows, and where noise, unit or point spread function are not known.
     """
-    magnitudes = np.full(cutouts.shape[:2], np.nan)
-    if cutouts.ivar is None or cutouts.psf_fwhm is None or cutouts.pixel_scale is None:
-        return magnitudes
-    area = _NOISE_AREA * (cutouts.psf_fwhm / cutouts.pixel_scale).to_value("") ** 2
-    correlation = noise_correlation(cutouts)
-    for row in np.flatnonzero(cutouts.good):
-        _, ivar, _ = cutouts.arrays([row])
-        for band, weights in enumerate(ivar[0]):
-            known = weights[weights > 0]
-            if known.size:
-                variance = area[band] * correlation[row, band] / np.median(known)
-                magnitudes[row, band] = 22.5 - 2.5 * np.log10(5 * np.sqrt(variance))
-    return magnitudes
+    known = cutouts.ivar is not None and cutouts.psf_fwhm is not None
+    if not known or cutouts.pixel_scale is None or cutouts.unit != u.nmgy:
+        return np.full(cutouts.shape[:2], np.nan) * u.mag
+    return point_source_depth(cutouts)
 
 
 def noise_correlation(cutouts):

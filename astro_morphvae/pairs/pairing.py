@@ -101,7 +101,8 @@ def pair_surveys(
         ``first_psf_fwhm``, ``second_psf_fwhm``
             (n, n_band) Arcsec, as the images are now.
         ``first_depth``, ``second_depth``
-            (n, n_band) AB magnitude of a point source that is detected at 5 sigma.
+            (n, n_band) AB magnitude of a point source that is detected at 5 sigma, as
+            `~astro_morphvae.processing.depth.point_source_depth` measures it.
         ``image_offset``, ``image_offset_error``
             Arcsec between the centres of the galaxy in the two images, and the error that noise
             gives each coordinate. At different resolution a galaxy that is not symmetric may seem
@@ -352,7 +353,7 @@ def _make_table(first, second, match, positions):
         if cutouts.psf_fwhm is not None:
             fwhm[cutouts.good] = cutouts.psf_fwhm
         table[f"{name}_psf_fwhm"] = fwhm
-        table[f"{name}_depth"] = depth(cutouts) * u.mag
+        table[f"{name}_depth"] = depth(cutouts)
     table["image_offset"] = offset * u.arcsec
     table["image_offset_error"] = error * u.arcsec
     for name, text in _DESCRIPTIONS.items():

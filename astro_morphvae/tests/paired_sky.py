@@ -14,6 +14,7 @@ from astropy.table import QTable
 
 from astro_morphvae.cutouts import CutoutSet
 from astro_morphvae.datasets import BASS_MZLS, CLASS_MIX, DECALS, make_survey_pair
+from astro_morphvae.processing.depth import aperture_correlation
 
 __all__ = ["MOFFAT_BETAS", "compare_fluxes", "simulate_paired_sky", "summarise_pulls"]
 
@@ -105,8 +106,8 @@ def aperture_fluxes(cutouts, positions, radius):
     Returns
     -------
     flux, error : (n, n_band) array
-        The error from inverse variance and ``noise_correlation``. NaN for bad rows, and where a
-        pixel in the circle is bad.
+        The error from inverse variance and ``noise_correlation``, that of the aperture. NaN for bad
+        rows, and where a pixel in the circle is bad.
     """
     data, ivar, _ = cutouts.arrays()
     y, x = np.indices(cutouts.size)
@@ -114,6 +115,10 @@ def aperture_fluxes(cutouts, positions, radius):
     correlation = np.ones(data.shape[:2])
     if "noise_correlation" in cutouts.catalog.colnames:
         correlation = np.asarray(cutouts.catalog["noise_correlation"])
+        # It differs little between rows: once for all is enough.
+        circle = np.hypot(x - cutouts.size[1] / 2, y - cutouts.size[0] / 2) <= pixels
+        typical = np.median(correlation[cutouts.good], axis=0)
+        correlation = correlation * aperture_correlation(typical, circle) / typical
     flux, error = np.full((2, *data.shape[:2]), np.nan)
     for row in np.flatnonzero(cutouts.good):
         x0, y0 = cutouts.wcs[row].world_to_pixel(positions[row])

@@ -9,7 +9,7 @@ from astropy.table import QTable
 from astropy.wcs import WCS
 
 from astro_morphvae import CutoutSet
-from astro_morphvae.datasets import make_survey_pair
+from astro_morphvae.datasets import DECALS, make_survey_pair
 from astro_morphvae.pairs import MAX_SEPARATION, pair_surveys
 from astro_morphvae.tests.paired_sky import (
     MOFFAT_BETAS,
@@ -84,11 +84,11 @@ def test_both_get_the_pixels_of_the_first(surveys):
 
 def test_depth_is_that_of_a_point_source(surveys):
     _, _, table = pair_surveys(None, *surveys)
-    # By hand for r of the first survey: noise-equivalent area of a Gaussian, 2.27 FWHM².
+    # By hand for r of the first survey: the noise-equivalent area of its Moffat profile.
     sigma = 1 / np.sqrt(np.median(surveys[0].ivar[0, 1]))
-    area = 2.266 * (1.18 / 0.262) ** 2
-    expected = 22.5 - 2.5 * np.log10(5 * sigma * np.sqrt(area))
-    np.testing.assert_allclose(table["first_depth"][0, 1].value, expected, atol=2e-3)
+    profile = DECALS.psf(201)[1]
+    expected = 22.5 - 2.5 * np.log10(5 * sigma / np.sqrt(np.sum(profile**2)))
+    np.testing.assert_allclose(table["first_depth"][0, 1].value, expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("like", ["second", None])
