@@ -82,7 +82,7 @@ class Canvas:
         if shift is not None:
             part = self._copy(tile, shift, read)
         else:
-            part = self._interpolate(tile, read)
+            part = self._interpolate(tile, read, _box(self.missing[band]))
         if part is None:
             return
         window, data, variance, summed, bad = part
@@ -131,10 +131,12 @@ class Canvas:
         window = slice(low - y0, high - y0), slice(left - x0, right - x0)
         return window, data, variance, variance, bad
 
-    def _interpolate(self, tile, read):
-        ny, nx = self.size
-        rows, columns = np.mgrid[:ny, :nx]
-        x, y = _map(self.wcs, tile.wcs, columns, rows)
+    def _interpolate(self, tile, read, box):
+        """Bring the part of a tile that falls on a box of the canvas to the canvas's grid."""
+        rows, columns = box
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        wcs = shift_wcs(self.wcs, columns.start, rows.start)
+        x, y = _map(wcs, tile.wcs, *np.mgrid[: shape[0], : shape[1]][::-1])
         height, width = tile.shape
         on = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         if not on.any():
@@ -149,28 +151,19 @@ class Canvas:
         reproject = import_optional("reproject", needed_for="A cutout across images of other grids")
         (flux, between), footprint = reproject.reproject_interp(
             (layers, shift_wcs(tile.wcs, left, low)),
-            self.wcs,
-            shape_out=self.size,
+            wcs,
+            shape_out=shape,
             order="bilinear",
             roundtrip_coords=False,
         )
         # An interpolated pixel is a surface brightness; its flux is that of the area it covers.
-        area = np.abs(
-            np.gradient(x, axis=1) * np.gradient(y, axis=0)
-            - np.gradient(x, axis=0) * np.gradient(y, axis=1)
-        )
+        area = _areas(x, y, (self._tile.pixel_scale / tile.pixel_scale) ** 2)
         # Its variance is the sum of those of four pixels by the squares of their weights: the
         # interpolated variance times the sum of the squares.
         fx, fy = x - np.floor(x), y - np.floor(y)
         squares = (fx**2 + (1 - fx) ** 2) * (fy**2 + (1 - fy) ** 2)
         bad = ~on | ~np.isfinite(flux) | ~np.isfinite(between) | (footprint[0] <= 0)
-        return (
-            (slice(None), slice(None)),
-            flux * area,
-            between * squares * area**2,
-            between * area,
-            bad,
-        )
+        return box, flux * area, between * squares * area**2, between * area, bad
 
     def _read(self, read, window):
         """Pixels of a tile with their variance, 1 where that is unknown."""
@@ -182,6 +175,22 @@ class Canvas:
             return data, np.ones(data.shape), bad
         bad |= ~(np.isfinite(ivar) & (ivar > 0))
         return data, 1.0 / np.where(bad, 1.0, ivar), bad
+
+
+def _box(image):
+    """Slices around the pixels of an image that are True."""
+    return tuple(
+        slice(int(places[0]), int(places[-1]) + 1)
+        for places in (np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0)))
+    )
+
+
+def _areas(x, y, typical):
+    """Area of each pixel of a grid whose pixels lie at (x, y), in units of those of x and y."""
+    if min(x.shape) < 2:  # a line alone has no neighbour to tell its width from
+        return np.full_like(x, typical)
+    (x_up, x_right), (y_up, y_right) = np.gradient(x), np.gradient(y)
+    return np.abs(x_right * y_up - x_up * y_right)
 
 
 def _map(source, target, x, y):

@@ -134,6 +134,16 @@ def test_across_the_edges_of_other_grids_flux_is_kept():
         assert cutouts.data[row].sum() == pytest.approx(truth.sum(), rel=5e-3)
 
 
+def test_one_missing_column_is_interpolated():
+    left, right = rotated_tiles()
+    cutouts = from_mosaics([left, right], sky_of(left, 136, 60), size=49)
+    assert cutouts.catalog["coverage"][0] == 1
+    truth = sources(cutouts.wcs[0], (49, 49))
+    np.testing.assert_array_equal(cutouts.data[0, 0, :, :48], left.data[36:85, 112:160])
+    np.testing.assert_allclose(cutouts.data[0, 0, :, 48], truth[:, 48], atol=0.08 * truth.max())
+    assert (cutouts.ivar[0, 0, :, 48] > 4).all()
+
+
 def test_noise_across_edges_has_the_variance_it_says():
     left, right = (
         make_wcs(crpix=(120, 60)),
