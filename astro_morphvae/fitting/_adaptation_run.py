@@ -90,7 +90,7 @@ class AdaptationRun:
         self.weight = self.n_values if fitter.weight is None else fitter.weight
         self.epoch, self.best_epoch, self.best_score = 0, 0, np.inf
         self.history = {name: [] for name in _HISTORY}
-        self.before, self.stopped, self.collapse = None, "completed", None
+        self.before, self.after, self.stopped, self.collapse = None, None, "completed", None
         self.best = self.good = None
 
     # --------------------------------------------------------------------------------- the course
@@ -100,7 +100,6 @@ class AdaptationRun:
         self.encoders.keep_features()
         self.optimiser = torch.optim.Adam(
             self._parameters(),
-            lr=fitter.learning_rate,
             # Gradients are those of the loss per pixel value; so is the constant beside them.
             eps=1e-8 / self.n_values,
             fused=self.device.type in ("cpu", "cuda"),
@@ -131,12 +130,14 @@ class AdaptationRun:
                 if self.collapse is not None:
                     self.stopped = "collapsed"
                     self.state.set_weights(self.best if fitter.keep_best else self.good)
-                    return
+                    break
                 self._save()
-        if self._out_of_patience():
-            self.stopped = "early"
-        if fitter.keep_best and np.isfinite(self.best_score):
-            self._restore_best()
+        if self.stopped == "completed":
+            if self._out_of_patience():
+                self.stopped = "early"
+            if fitter.keep_best and np.isfinite(self.best_score):
+                self._restore_best()
+        self.after = self._measure()
 
     def _restore_best(self):
         """Put the best weights back, but leave decoders of targets as they are.
@@ -156,16 +157,22 @@ class AdaptationRun:
         return [weight for decoder in decoders for weight in decoder.trainable_weights]
 
     def _parameters(self):
-        network = self.network
+        """Group the parameters, each group with the learning rate that it starts at."""
+        network, fitter = self.network, self.fitter
         if self.shared:
-            chosen = network.trainable_weights
+            chosen = list(network.trainable_weights)
         else:
             own = [*network.other_encoders, *([network.correction] if network.correction else [])]
             chosen = [w for layer in own for w in layer.trainable_weights]
-            if self.fitter.elbo_weight > 0:
-                chosen += self._other_decoder_weights()
-        chosen = [*chosen, *(w for layer in self.layers for w in layer.trainable_weights)]
-        return [weight.value for weight in chosen]
+        chosen += [w for layer in self.layers for w in layer.trainable_weights]
+        groups = [(chosen, fitter.learning_rate)]
+        if fitter.elbo_weight > 0 and not self.shared:
+            rate = fitter.decoder_learning_rate
+            groups.append((self._other_decoder_weights(), rate or fitter.learning_rate))
+        return [
+            {"params": [weight.value for weight in weights], "lr": rate, "start_lr": rate}
+            for weights, rate in groups
+        ]
 
     def _out_of_patience(self):
         patience = self.fitter.patience
@@ -200,7 +207,7 @@ class AdaptationRun:
             progress = (self.epoch + i / len(steps)) / fitter.epochs
             rate = fitter.learning_rate * self.schedule(progress)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["start_lr"] * self.schedule(progress)
             terms = self._step(step, images, progress, numpy_generator, torch_generator)
             if not np.isfinite(terms["loss"]):
                 raise DivergedError(
@@ -367,6 +374,7 @@ class AdaptationRun:
             "n_watched": [len(survey.watched) for survey in self.surveys],
             "n_pairs": [int((survey.partner >= 0).sum()) for survey in self.surveys[1:]],
             "before": self.before,
+            "after": self.after,
             "epochs_run": self.epoch,
             "best_epoch": self.best_epoch,
             "stopped": stopped,

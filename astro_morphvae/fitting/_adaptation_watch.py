@@ -173,15 +173,18 @@ class Watch:
         latents, errors = zip(*(self._survey(k) for k in range(len(surveys))), strict=True)
         if not (np.isfinite(errors).all() and all(np.isfinite(z).all() for z in latents)):
             raise FloatingPointError("latents or reconstructions became non-finite")
+        variances = [z.var(axis=0) for z in latents]
         if self.first is None:
             pool = torch.from_numpy(np.concatenate(latents))
-            self.first = errors, latents[0].var(axis=0), bandwidths_of(pool, pool)
-        first_errors, variance, bandwidths = self.first
+            # What a survey must keep: no more than it had, nor more than the source has.
+            least = [np.minimum(variance, variances[0]) for variance in variances]
+            self.first = errors, least, bandwidths_of(pool, pool)
+        first_errors, first_variances, bandwidths = self.first
         kept = [before / max(now, 1e-30) for before, now in zip(first_errors, errors, strict=True)]
         # Latent by latent, so that variance in few of them does not stand in for all.
         shares = [
-            np.minimum(z.var(axis=0), variance).sum() / variance.sum()
-            for z in (latents if self.encoders.shared else latents[1:])
+            np.minimum(now, before).sum() / before.sum()
+            for now, before in zip(variances, first_variances, strict=True)
         ]
         entry = {"latent_variance": float(min(shares)), "reconstruction_kept": float(min(kept))}
         scores = [

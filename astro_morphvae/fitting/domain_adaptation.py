@@ -67,6 +67,8 @@ class DomainAdaptationFitter:
     epochs, batch_size, learning_rate, schedule, clip_norm, augment, precision
         As in `~astro_morphvae.VAEFitter`; an epoch is a pass over the targets. Turning and
         mirroring has no part where the features of an image do not change with it.
+    decoder_learning_rate : float, optional
+        Learning rate of the targets' own decoders; `None` is ``learning_rate``.
     validation_fraction : float, optional
         Share of the galaxies kept aside to watch the fit; a pair is kept aside as a whole.
     score : {"auc", "mmd"}, optional
@@ -79,7 +81,8 @@ class DomainAdaptationFitter:
         End with the weights of the lowest score, those of the targets' decoders excepted, and not
         with the last.
     variance_floor : float, optional
-        Least share of the source's latent variance that the latents of every survey must keep.
+        Least share of its latent variance that a survey must keep, where it had more than the
+        source, of that of the source.
     reconstruction_floor : float, optional
         Least ratio of the squared error of reconstructions before the fit to that after it.
     on_collapse : {"warn", "raise"}, optional
@@ -116,6 +119,7 @@ class DomainAdaptationFitter:
         "epochs",
         "batch_size",
         "learning_rate",
+        "decoder_learning_rate",
         "schedule",
         "clip_norm",
         "augment",
@@ -144,7 +148,8 @@ class DomainAdaptationFitter:
         conditions=(),
         epochs=20,
         batch_size=128,
-        learning_rate=1e-3,
+        learning_rate=1e-4,
+        decoder_learning_rate=1e-3,
         schedule="cosine",
         clip_norm=1.0,
         augment="d4",
@@ -179,6 +184,7 @@ class DomainAdaptationFitter:
             raise ValueError(f"patience must be a positive integer or None, got {patience!r}")
         for name, value, low, high in (
             ("learning_rate", learning_rate, 0.0, np.inf),
+            ("decoder_learning_rate", decoder_learning_rate or 1.0, 0.0, np.inf),
             ("elbo_weight", elbo_weight, 0.0, np.inf),
             ("weight", 1.0 if weight is None else weight, 0.0, np.inf),
             ("clip_norm", 1.0 if clip_norm is None else clip_norm, 0.0, np.inf),
@@ -186,7 +192,7 @@ class DomainAdaptationFitter:
             ("variance_floor", variance_floor, 0.0, 1.0),
             ("reconstruction_floor", reconstruction_floor, 0.0, 1.0),
         ):
-            strict = name in ("learning_rate", "clip_norm")
+            strict = name in ("learning_rate", "decoder_learning_rate", "clip_norm")
             if not (low < value if strict else low <= value) or not value <= high:
                 raise ValueError(
                     f"{name} must be in {'(' if strict else '['}{low:g}, {high:g}], got {value!r}"
@@ -202,11 +208,8 @@ class DomainAdaptationFitter:
         self.weight = None if weight is None else float(weight)
         self.elbo_weight, self.start, self.conditions = float(elbo_weight), start, tuple(conditions)
         self.epochs, self.batch_size, self.seed = int(epochs), int(batch_size), int(seed)
-        self.learning_rate, self.schedule, self.clip_norm = (
-            float(learning_rate),
-            schedule,
-            clip_norm,
-        )
+        self.learning_rate, self.clip_norm = float(learning_rate), clip_norm
+        self.decoder_learning_rate, self.schedule = decoder_learning_rate, schedule
         self.augment, self.precision = augment, precision
         self.validation_fraction, self.score = float(validation_fraction), score
         self.patience = None if patience is None else int(patience)
@@ -244,6 +247,7 @@ class DomainAdaptationFitter:
             "epochs": 20,
             "batch_size": 128,
             "learning_rate": 1e-5,
+            "decoder_learning_rate": None,
             "schedule": "constant",
             "clip_norm": None,
             "augment": None,
@@ -282,9 +286,10 @@ class DomainAdaptationFitter:
         model : LatentModel
             The adapted model, with ``fit_info``: ``history``, a dict of lists with one value an
             epoch (``loss``, ``elbo``, ``alignment``; of the galaxies kept aside ``score``, ``auc``,
-            ``mmd``, ``pair_distance``, ``latent_variance``, ``reconstruction_kept``), ``before``,
-            the latter measures before the fit, ``best_epoch`` (0 is the start), ``stopped``,
-            ``collapse``, ``settings``, ``surveys``, ``n_train``, ``n_pairs``, ``time``.
+            ``mmd``, ``pair_distance``, ``latent_variance``, ``reconstruction_kept``), ``before``
+            and ``after``, those measures without adaptation and of the model, ``best_epoch`` (0 is
+            the start), ``stopped``, ``collapse``, ``settings``, ``surveys``, ``n_train``,
+            ``n_pairs``, ``time``.
 
         Raises
         ------
