@@ -313,16 +313,25 @@ def _asked(fitter, rules):
 def _score_seed(data, fitter, sides, n_bins, first):
     """Yield what each classifier of a seed says of the test galaxies of each survey."""
     test, train = sides
+    told = [] if first else list(data.votes.values())  # votes whose rare labels were warned of
     for survey in data.surveys:
-        place = data.place[survey]
-        for number, (name, by_survey) in enumerate(data.tables.items()):
-            kept = test[place] | train[place]
+        place, votes = data.place[survey], data.votes[survey]
+        kept = test[place] | train[place]
+        fitted = []
+        for name, by_survey in data.tables.items():
+            X = as_features(by_survey[survey], fitter.features)
+            # A survey that adaptation leaves as it is needs no second classifier.
+            same = [classifier for other, classifier in fitted if np.array_equal(other, X)]
             with warnings.catch_warnings():
-                if number or not first:  # said once: the labels are the same for all
+                if any(votes is other for other in told):
                     warnings.filterwarnings("ignore", "too few training", MorphVAEWarning)
-                classifier = fitter(
-                    by_survey[survey][kept], data.votes[survey], test_rows=test[place[kept]]
-                )
+                if same:
+                    classifier = same[0]
+                else:
+                    rows = by_survey[survey][kept]
+                    classifier = fitter(rows, votes, test_rows=test[place[kept]])
+            told.append(votes)
+            fitted.append((X, classifier))
             for other in data.surveys:
                 rows = test[data.place[other]]
                 with warnings.catch_warnings():

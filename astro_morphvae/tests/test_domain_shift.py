@@ -471,3 +471,17 @@ def test_importing_the_module_loads_no_network():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_what_is_measured_is_what_adaptation_minimises():
+    torch = pytest.importorskip("torch")
+    from astro_morphvae.networks.adaptation import coral, mmd
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 4)), 1.3 * rng.normal(size=(25, 4)) + 0.5
+    tensors = torch.tensor(a), torch.tensor(b)
+    for unbiased, name in ((True, "unbiased"), (False, "biased")):
+        expected = float(mmd.mmd_squared(*tensors, estimator=name))
+        value = squared_mmd(a, b, kernel="xu2023", unbiased=unbiased)
+        assert value == pytest.approx(expected, rel=1e-9)
+    assert coral_distance(a, b) == pytest.approx(float(coral.coral_distance(*tensors)), rel=1e-9)

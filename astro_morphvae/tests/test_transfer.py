@@ -6,6 +6,7 @@ from astropy.table import QTable, Table, vstack
 from scipy import stats
 
 from astro_morphvae.decision_trees import GZ_DECALS
+from astro_morphvae.exceptions import MorphVAEWarning
 from astro_morphvae.morphology import (
     XU2023_QUESTIONS,
     MorphologyFitter,
@@ -397,3 +398,11 @@ def test_tables_that_do_not_fit(sample):
         evaluate({"A": a, "B": b}, confidence=95)
     with pytest.raises(ValueError, match="latents is empty"):
         evaluate({})
+
+
+@pytest.mark.filterwarnings("default:too few training")
+def test_rare_labels_are_warned_of_once(sample):
+    votes, latents = sample
+    with pytest.warns(MorphVAEWarning, match="without artifact 0") as caught:
+        evaluate_transfer(latents, votes, seen=[], fitter=quick(["bar"]), n_bootstrap=5)
+    assert len(caught) == 1
