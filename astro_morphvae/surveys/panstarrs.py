@@ -80,7 +80,7 @@ class PanSTARRSClass(CutoutService):
     >>> from astro_morphvae.surveys import PanSTARRS
     >>> coords = SkyCoord([36.5, 180.1], [-4.6, 0.2], unit="deg")
     >>> PanSTARRS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
-    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.25 arcsec / pixel>
+    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.25 arcsec / pixel, inverse variance, mask>
     """
 
     @property

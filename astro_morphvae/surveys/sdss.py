@@ -83,7 +83,7 @@ class SDSSClass(CutoutService):
     >>> from astro_morphvae.surveys import SDSS
     >>> coords = SkyCoord([146.9, 180.1], [0.2, 0.2], unit="deg")
     >>> SDSS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
-    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.396 arcsec / pixel>
+    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.396 arcsec / pixel, inverse variance>
     """
 
     @property
