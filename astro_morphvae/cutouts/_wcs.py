@@ -75,7 +75,7 @@ class WCSList(Sequence):
         entry = self._entries[index]
         if isinstance(entry, str):
             try:
-                entry = cards_to_wcs(entry)
+                entry = celestial_wcs(cards_to_wcs(entry))
             except Exception as error:
                 reason = str(error).partition("\n")[0]
                 warnings.warn(

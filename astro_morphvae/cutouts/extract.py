@@ -20,7 +20,7 @@ from ._parse import (
     status_of,
 )
 from ._records import record_from_nddata
-from ._wcs import WCSList, shift_wcs
+from ._wcs import WCSList, quiet_astropy, shift_wcs
 from .cutout_set import CutoutSet
 
 __all__ = ["extract_cutouts"]
@@ -192,7 +192,7 @@ def _parse_positions(coords, wcs):
         if wcs is None:
             raise ValueError("coords: sky positions need an image with a celestial WCS")
         coords = coords.reshape(1) if coords.isscalar else coords.ravel()
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"), quiet_astropy():
             try:
                 x, y = wcs.world_to_pixel(coords)
             except NoConvergence as error:  # of a distortion, far from the image

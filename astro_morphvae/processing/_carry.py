@@ -40,7 +40,7 @@ def weigher(source, target, pixels, shape, method, kernel):
         weights = InterpolationWeights(pixels, shape, kernel)
         return weights, weights.margin, weights.margin[0] * weights.margin[1]
     weights, indices = probe_weights(source, target, pixels, shape, method)
-    k = window_size(pixels.stretch, method)
+    k = window_size(pixels, method)
     return (lambda part: (weights[part], indices[part])), (k, k), k * k
 
 
@@ -95,7 +95,7 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
             flux[b, part], bad[b, part], variance = band.carried(block)
             flux[b, part] *= scale
             if ivar is not None:
-                with np.errstate(divide="ignore", over="ignore"):
+                with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
                     inverse = 1.0 / (variance * scale**2)
                 inverse[~np.isfinite(inverse)] = 0.0
                 out_ivar[b, part] = inverse

@@ -13,6 +13,9 @@ from ..cutouts._wcs import celestial_wcs, centre_and_scale
 
 __all__ = ["Grids", "parse_grids", "tan_wcs"]
 
+# Pixels along a side above which a size that nobody asked for is taken for a mistake.
+_LARGEST = 20_000
+
 
 def tan_wcs(ra, dec, size, pixel_scale):
     """Gnomonic projection, north up and east to the left, about the centre of an image.
@@ -100,6 +103,11 @@ def parse_grids(cutouts, *, target_wcs, pixel_scale, like, size):
         ratio = (cutouts.pixel_scale / pixel_scale).to_value(u.one)
         # The same field of view; a little less than half a pixel more than whole is not one more.
         size = tuple(max(int(np.floor(n * ratio + 0.5 - 1e-6)), 1) for n in cutouts.size)
+        if max(size) > _LARGEST:
+            raise ValueError(
+                f"pixel_scale: {pixel_scale} makes {max(size)} pixels of cutouts with "
+                f"{cutouts.pixel_scale}; give size, or a larger pixel_scale"
+            )
     return Grids(None, size, pixel_scale)
 
 

@@ -7,10 +7,9 @@ from scipy.signal import fftconvolve
 
 __all__ = ["INTERPOLATION", "InterpolationWeights", "kernel_variance"]
 
-# Steps of the tables in an input pixel: positions are off by 1.2e-4 pixel at most, and a shift by
-# whole pixels is one exactly.
+# Steps of the tables in an input pixel, as a power of 2: positions are off by 1.2e-4 pixel at most,
+# and a shift by whole pixels is one exactly.
 _BITS = 12
-_STEPS = 1 << _BITS
 # Output pixels larger than this get the mean over a kernel of their size, for else input pixels
 # would be passed over. Up to here the flux of a star of FWHM 2.5 pixels is kept to 0.03 %.
 _WIDEN_ABOVE = 1.02
@@ -48,7 +47,12 @@ def kernel_variance(kernel, stretch):
     return INTERPOLATION[kernel][2] * (1 + max(map(widening, stretch)) ** 2)
 
 
-@lru_cache(maxsize=32)
+def _bits(wide):
+    # A wide kernel changes less from step to step; fewer of them keep its table small.
+    return _BITS - int(np.log2(max(wide, 1)))
+
+
+@lru_cache(maxsize=16)
 def _table(kernel, wide):
     """Weights of the input pixels about a position, for each fraction of a pixel: they add to 1.
 
@@ -58,24 +62,25 @@ def _table(kernel, wide):
 
     Returns
     -------
-    (_STEPS, n_tap) array
-        Row ``i`` is for a position ``i / _STEPS`` beyond a pixel, which is number
+    (n_step, n_tap) array
+        Row ``i`` is for a position ``i / n_step`` beyond a pixel, which is number
         ``n_tap // 2 - 1`` of the ``n_tap``.
     """
+    n_step = 1 << _bits(wide)
     function, reach, _ = INTERPOLATION[kernel]
     half = int(np.ceil(reach * (1 + wide)))
-    distance = np.abs(np.arange(-half * _STEPS, half * _STEPS + 1) / _STEPS)
+    distance = np.abs(np.arange(-half * n_step, half * n_step + 1) / n_step)
     profile = function(distance)
     profile[np.abs(profile) < 1e-9] = 0.0  # of sines that should have vanished
     if wide:
         profile = fftconvolve(profile, function(distance / wide), mode="same")
         profile[distance >= reach * (1 + wide)] = 0.0
-    taps = np.arange(1, 2 * half + 1) * _STEPS
-    weights = profile[taps - np.arange(_STEPS)[:, np.newaxis]]
+    taps = np.arange(1, 2 * half + 1) * n_step
+    weights = profile[taps - np.arange(n_step)[:, np.newaxis]]
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _tables(kernel, wide_y, wide_x):
     """Weights along y and along x, each repeated for all taps of the two axes together.
 
@@ -114,13 +119,14 @@ class InterpolationWeights:
     """
 
     def __init__(self, pixels, shape, kernel):
-        *self._tables, n_y, n_x = _tables(kernel, *map(widening, pixels.stretch))
+        wide_y, wide_x = map(widening, pixels.stretch)
+        *self._tables, n_y, n_x = _tables(kernel, wide_y, wide_x)
         self.margin = n_y, n_x
         self._width = shape[1] + 2 * n_x
         taps_y, taps_x = (np.arange(n, dtype=np.int32) for n in self.margin)
         self._taps = (taps_y[:, np.newaxis] * self._width + taps_x).ravel()
-        first_y, self._fraction_y = _split(pixels.y, shape[0], n_y)
-        first_x, self._fraction_x = _split(pixels.x, shape[1], n_x)
+        first_y, self._fraction_y = _split(pixels.y, shape[0], n_y, _bits(wide_y))
+        first_x, self._fraction_x = _split(pixels.x, shape[1], n_x, _bits(wide_x))
         self._first = first_y * self._width + first_x
 
     def __call__(self, part):
@@ -138,10 +144,10 @@ class InterpolationWeights:
         return weights, self._first[part, np.newaxis] + self._taps
 
 
-def _split(position, n_in, n_tap):
+def _split(position, n_in, n_tap, bits):
     """First tap, counted from the margin's edge and kept within it, and fraction of a position."""
     # Far outside, or nowhere, is all the same.
     position = np.clip(np.nan_to_num(position.ravel(), nan=-1e5), -1e5, 1e5)
-    steps = np.rint(position * _STEPS).astype(np.int32)
-    first = (steps >> _BITS) + (n_tap // 2 + 1)
-    return np.clip(first, 0, n_in + n_tap), steps & (_STEPS - 1)
+    steps = np.rint(position * (1 << bits)).astype(np.int32)
+    first = (steps >> bits) + (n_tap // 2 + 1)
+    return np.clip(first, 0, n_in + n_tap), steps & ((1 << bits) - 1)

@@ -1,5 +1,6 @@
 """Where the pixels of one celestial grid lie on another, and how large they are there."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,10 @@ class PixelMap:
     area : (ny, nx) array
         Input pixels in the solid angle of each output pixel.
     stretch : (float, float)
-        Extent of an output pixel along the input's y and x, in input pixels: the largest in the
-        map.
+        Length of the gradient of y and of x over the output, in input pixels: the extent of a round
+        output pixel along the input's axes, the largest in the map.
+    span : float
+        Extent of a square output pixel, with its corners, along the input's axes; likewise.
     error : float
         Bound on the error of x and y, in input pixels; 0 where all positions are exact.
     """
@@ -37,6 +40,7 @@ class PixelMap:
     y: np.ndarray
     area: np.ndarray
     stretch: tuple
+    span: float
     error: float
 
 
@@ -111,7 +115,7 @@ def _interpolated(x, y, nodes, shape, error):
     area = np.abs(slopes[0][1] * slopes[1][0] - slopes[0][0] * slopes[1][1])
     along_y = [_interpolate(values, nodes[0], shape[0], 0) for values in (x, y, area)]
     x, y, area = (_interpolate(values, nodes[1], shape[1], 1) for values in along_y)
-    return PixelMap(x, y, area, _stretch(slopes), error)
+    return PixelMap(x, y, area, *_extents(slopes), error)
 
 
 def _exact(convert, ny, nx):
@@ -127,17 +131,18 @@ def _exact(convert, ny, nx):
     area = 0.5 * np.abs(diagonals[0][0] * diagonals[1][1] - diagonals[0][1] * diagonals[1][0])
     lost = ~(np.isfinite(x) & np.isfinite(y) & np.isfinite(area))
     x, y, area = (np.where(lost, np.nan, values) for values in (x, y, area))
-    return PixelMap(x, y, area, _stretch(slopes), 0.0)
+    return PixelMap(x, y, area, *_extents(slopes), 0.0)
 
 
-def _stretch(slopes):
-    """Extent of an output pixel along y and x of the input, the largest of all that are finite."""
-    extents = []
-    for slope in reversed(slopes):
-        extent = np.hypot(*slope)
-        finite = extent[np.isfinite(extent)]
-        extents.append(float(finite.max()) if finite.size else 1.0)
-    return tuple(extents)
+def _extents(slopes):
+    """Stretch and span, the largest of all that are finite."""
+    stretch = tuple(_largest(np.hypot(*slope)) for slope in reversed(slopes))
+    return stretch, max(_largest(np.abs(slope[0]) + np.abs(slope[1])) for slope in slopes)
+
+
+def _largest(values):
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else 1.0
 
 
 class _Converter:
@@ -149,6 +154,8 @@ class _Converter:
             self.source, self.target = source.deepcopy(), target.deepcopy()
             frames = [wcs_to_celestial_frame(wcs) for wcs in (self.target, self.source)]
         self.frames = None if frames[0].is_equivalent_frame(frames[1]) else frames
+        # Where the inverse of a distortion fails, astropy warns before it says so.
+        self.inverting = quiet_astropy if self.source.has_distortion else nullcontext
         matrix = self.source.pixel_scale_matrix
         self.scale = float(np.sqrt(abs(np.linalg.det(matrix))))
         tables = [
@@ -163,7 +170,7 @@ class _Converter:
         shape = len(rows), len(columns)
         x_out, y_out = (axis.ravel() for axis in np.meshgrid(columns, rows))
         x, y = np.full((2, x_out.size), np.nan)
-        world = np.stack(self.target.all_pix2world(x_out, y_out, 0))
+        world = _to_sky(self.target, x_out, y_out)
         known = np.isfinite(world).all(axis=0)
         if known.any():
             world = self._to_source_frame(world[:, known])
@@ -177,20 +184,33 @@ class _Converter:
         return np.stack([sky.spherical.lon.deg, sky.spherical.lat.deg])
 
     def _to_source_pixels(self, world):
-        position = np.stack(
-            self.source.all_world2pix(*world, 0, tolerance=1e-5, maxiter=30, quiet=True)
-        )
+        with self.inverting():
+            position = np.stack(
+                self.source.all_world2pix(
+                    *_in_order(self.source, world), 0, tolerance=1e-5, maxiter=30, quiet=True
+                )
+            )
         # A projection may show another part of the sky at the same place (the gnomonic plane holds
         # both hemispheres), and the inverse of a distortion fails far from the image.
         finite = np.isfinite(position).all(axis=0)
         back = np.full_like(world, np.nan)
         if finite.any():
-            back[:, finite] = self.source.all_pix2world(*position[:, finite], 0)
+            back[:, finite] = _to_sky(self.source, *position[:, finite])
         offset = np.linalg.norm(_unit_vectors(back) - _unit_vectors(world), axis=0)
         with np.errstate(invalid="ignore"):
             apart = ~(np.degrees(offset) < TOLERANCE * self.scale)
         position[:, apart] = np.nan
         return position
+
+
+def _to_sky(wcs, x, y):
+    """Longitude and latitude, (2, n) in degrees."""
+    return _in_order(wcs, np.stack(wcs.all_pix2world(x, y, 0)))
+
+
+def _in_order(wcs, world):
+    # Longitude is the second axis of some headers; to and fro is the same exchange.
+    return world if wcs.wcs.lng == 0 else world[::-1]
 
 
 def _unit_vectors(world):

@@ -17,12 +17,12 @@ _SAMPLED, _WIDTH = 4, 1.3
 ADAPTIVE_VARIANCE = (_WIDTH / 2) ** 2
 
 
-def window_size(stretch, method):
+def window_size(pixels, method):
     """Input pixels, along each axis, among which those that one output pixel uses must be."""
-    diagonal = math.sqrt(2) * max(stretch)
-    if method == "adaptive":
-        diagonal = _SAMPLED * max(diagonal, math.sqrt(2))
-    return math.ceil(diagonal) + 1
+    span = pixels.span
+    if method == "adaptive":  # its kernel is no smaller than an input pixel
+        span *= _SAMPLED / min(1, *pixels.stretch)
+    return math.ceil(span - 1e-6) + 1
 
 
 def probe_weights(source, target, pixels, shape, method):
@@ -56,29 +56,28 @@ def probe_weights(source, target, pixels, shape, method):
         If reproject is not installed.
     """
     reproject = import_optional("reproject", needed_for=f"method={method!r}")
-    k = window_size(pixels.stretch, method)
+    k = window_size(pixels, method)
     ny, nx = (n + 2 * k for n in shape)
-    images = np.zeros((k, k, ny, nx))
-    for row in range(k):
-        for column in range(k):
-            images[row, column, row::k, column::k] = 1
     options = {"shape_out": pixels.x.shape, "return_footprint": False}
     if method == "adaptive":
         options |= {"kernel": "gaussian", "kernel_width": _WIDTH, "sample_region_width": _SAMPLED}
         options |= {"boundary_mode": "strict", "conserve_flux": False}
     function = getattr(reproject, f"reproject_{method}")
+    weights = np.empty((pixels.x.size, k, k), dtype=np.float32)
     with quiet_astropy():
-        found = function(
-            (images.reshape(k * k, ny, nx), shift_wcs(source, -k, -k)), target, **options
-        )
-    weights = found.reshape(k, k, -1).transpose(2, 0, 1)
+        framed = shift_wcs(source, -k, -k)
+        for row in range(k):  # one by one, for all k² images might not fit into memory
+            images = np.zeros((k, ny, nx))
+            for column in range(k):
+                images[column, row::k, column::k] = 1
+            found = function((images, framed), target, **options)
+            weights[:, row] = found.reshape(k, -1).T
     index_y = _nearest_of_each_class(pixels.y.ravel() + k, k)
     index_x = _nearest_of_each_class(pixels.x.ravel() + k, k)
     on_image = np.isfinite(weights).all(axis=(1, 2))
     for index, n in ((index_y, ny), (index_x, nx)):
         on_image &= (index.min(axis=1) >= 0) & (index.max(axis=1) < n)
     indices = (index_y[:, :, np.newaxis] * nx + index_x[:, np.newaxis]).astype(np.int32)
-    weights = weights.astype(np.float32)
     weights[~on_image], indices[~on_image] = 0, 0
     weights[~on_image, 0, 0] = 1
     return weights.reshape(-1, k * k), indices.reshape(-1, k * k)

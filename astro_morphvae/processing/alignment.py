@@ -28,7 +28,9 @@ from ._probing import ADAPTIVE_VARIANCE
 
 __all__ = ["reproject_cutouts"]
 
-_METHODS = ("interp", "adaptive", "exact")
+# Methods, and how many times larger than those of the input their output pixels may be: beyond, the
+# weights of one pixel fill the memory.
+_METHODS = {"interp": 32, "adaptive": 8, "exact": 8}
 # FWHM² of a Gaussian over its variance.
 _FWHM2_PER_VARIANCE = 8 * np.log(2)
 
@@ -118,7 +120,7 @@ def reproject_cutouts(
     """
     cutouts = as_cutout_set(cutouts)
     if method not in _METHODS:
-        raise ValueError(f"method: expected one of {_METHODS}, got {method!r}")
+        raise ValueError(f"method: expected one of {tuple(_METHODS)}, got {method!r}")
     if kernel not in INTERPOLATION:
         raise ValueError(f"kernel: expected one of {tuple(INTERPOLATION)}, got {kernel!r}")
     n_jobs = _parse_n_jobs(n_jobs)
@@ -205,6 +207,9 @@ class _Work:
         if self.statuses[row] != OK:
             return self.statuses[row]
         pixels = map_pixels(source, target, self.grids.size)
+        ratio = max(pixels.stretch)
+        if ratio > _METHODS[self.method]:
+            return f"pixels too large: {ratio:.3g} times those of the image, for {self.method!r}"
         ny, nx = self.cutouts.size
         with np.errstate(invalid="ignore"):
             met = (np.abs(pixels.x - (nx - 1) / 2) < nx / 2) & (

@@ -96,7 +96,7 @@ class TestFlux:
         target = centred(size, 0.262 * ratio)
         if flip:
             target.wcs.cd = target.wcs.cd * [[-1], [1]]
-        fwhm = 2.5 * max(ratio, 1)
+        fwhm = 3 * max(ratio, 1)
         star = one(draw_star(source, n, fwhm), source)
         out = reproject_cutouts(star, target_wcs=target, size=size, kernel=kernel)
         flux, x, y, variance = moments(np.nan_to_num(out.data[0, 0]))
