@@ -1,31 +1,23 @@
 """Cutouts of the DESI Legacy Imaging Surveys: DECaLS in the south, BASS and MzLS in the north."""
 
-import math
 import warnings
-from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
 from astropy import config as _config
 from astropy.coordinates import SkyCoord
 
-from .._download import InvalidReply, Request
+from .._download import Request
 from ..cutouts._assemble import Layout
-from ..cutouts._headers import bands_from_header
 from ..cutouts._parse import parse_angle, parse_bands, parse_size
-from ..cutouts._records import Record
 from ..exceptions import MorphVAEWarning
-from ..io import LEGACY_MASKBITS
-from ..io._fits_bytes import Header, UnusualError, read_planes
-from ..io._images import _planes_by_astropy, _wcs_by_astropy
 from ..units import NANOMAGGY
+from ._legacy_files import NATIVE_PIXEL_SCALE, FitsReader, check_fits, check_jpeg
 from ._service import CutoutQuery, CutoutService, is_position
 from .registry import get_survey_info
 
 __all__ = ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
 
-#: Arcsec per pixel of the coadds; the values of a cutout are per such a pixel at any pixel scale.
-NATIVE_PIXEL_SCALE = 0.262
 #: Declination, in degrees, of the border between the south and the north of a release.
 SPLIT_DECLINATION = 32.375
 
@@ -47,6 +39,9 @@ class Conf(_config.ConfigNamespace):
     )
     timeout = _config.ConfigItem(60.0, "Seconds without a byte after which a reply is given up.")
     max_connections = _config.ConfigItem(16, "Number of requests under way at once.")
+    requests_per_second = _config.ConfigItem(
+        0.0, "Never send more requests than this in a second; 0 for no limit."
+    )
     retries = _config.ConfigItem(4, "How often a request that failed is repeated.")
     backoff = _config.ConfigItem(
         0.5, "Longest delay before the first repetition, in seconds; doubled for each further one."
@@ -59,8 +54,8 @@ conf = Conf()
 class LegacySurveyClass(CutoutService):
     """Cutout service of the DESI Legacy Imaging Surveys, in the manner of astroquery.
 
-    Use the instance `LegacySurvey`. Server, timeout, number of connections, retries and backoff
-    are items of ``astro_morphvae.surveys.legacy.conf``.
+    Use the instance `LegacySurvey`. Server, timeout, number of connections, requests per second,
+    retries and backoff are items of ``astro_morphvae.surveys.legacy.conf``.
 
     Notes
     -----
@@ -97,6 +92,11 @@ class LegacySurveyClass(CutoutService):
     def MAX_CONNECTIONS(self):  # noqa: N802
         """Number of requests under way at once."""
         return conf.max_connections
+
+    @property
+    def REQUESTS_PER_SECOND(self):  # noqa: N802
+        """Never send more requests than this in a second; None for no limit."""
+        return conf.requests_per_second or None
 
     @property
     def RETRIES(self):  # noqa: N802
@@ -302,8 +302,8 @@ class LegacySurveyClass(CutoutService):
         ]
         return CutoutQuery(
             rows=rows,
-            check=_check_fits if image_format == "fits" else _check_jpeg,
-            read=_Reader(scale, has_ivar, None if maskbits is False else maskbits),
+            check=check_fits if image_format == "fits" else check_jpeg,
+            read=FitsReader(scale, has_ivar, None if maskbits is False else maskbits),
             layout=Layout(size, bands, NANOMAGGY, has_ivar),
             pixel_scale=scale,
             http_errors={500: "off-footprint"},
@@ -362,159 +362,5 @@ def _halves(base, coordinates):
     is_north = (sky.dec.deg > SPLIT_DECLINATION) & (sky.galactic.b.deg > 0)
     return np.where(is_north, north, south).tolist()
 
-
-@dataclass(slots=True)
-class _Images:
-    """The images of one file, as views of its bytes."""
-
-    header: object
-    data: np.ndarray
-    ivar: np.ndarray | None
-    bits: np.ndarray | None
-
-
-def _check_fits(content, request):
-    """Make sure that a file is the cutout that was asked for; return its images."""
-    params = dict(request.params)
-    if not content.startswith(b"SIMPLE"):
-        text = " ".join(content[:80].decode("utf-8", "replace").split())
-        if "no such layer" in text:
-            raise InvalidReply("refused", f"no such layer: {params['layer']}")
-        raise InvalidReply("invalid-file", repr(text) if text else "empty", retry=True)
-    try:
-        images = _read_images(content)
-        _compare(images, params)
-        _find_blank(images)
-    except InvalidReply:
-        raise
-    except Exception as error:  # whatever a broken file provokes
-        text = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InvalidReply("invalid-file", text, retry=True) from None
-    return images
-
-
-# Part of the key of a cached reply: a check that got stricter does not meet older files.
-_check_fits.version = "legacy-1"
-
-
-def _read_images(content):
-    try:
-        planes = read_planes(content)
-    except UnusualError:
-        planes = _planes_by_astropy(content)
-    roles = {}
-    for plane in planes:
-        if plane.data is not None:
-            roles.setdefault(str(plane.header.get("IMAGETYP", "image")).strip().lower(), plane)
-    image = roles["image"]
-    data = image.data[np.newaxis] if image.data.ndim == 2 else image.data
-    ivar = roles["invvar"].data.reshape(data.shape) if "invvar" in roles else None
-    bits = roles["maskbits"].data.reshape(data.shape[1:]) if "maskbits" in roles else None
-    return _Images(image.header, data, ivar, bits)
-
-
-def _compare(images, params):
-    """Raise unless bands, size, position and pixel scale are those asked for."""
-    header, data = images.header, images.data
-    bands = "".join(bands_from_header(header, len(data)) or ())
-    if bands != params["bands"]:
-        raise InvalidReply("invalid-file", f"bands {bands!r} in place of {params['bands']!r}")
-    size = params.get("size")
-    size = int(params.get("height", size)), int(params.get("width", size))
-    if data.shape[1:] != size:
-        raise InvalidReply("invalid-file", f"{data.shape[1:]} pixels in place of {size}")
-    ra, dec, scale = (float(params[name]) for name in ("ra", "dec", "pixscale"))
-    off = math.hypot(
-        ((header.get("CRVAL1") - ra + 180) % 360 - 180) * math.cos(math.radians(dec)),
-        header.get("CRVAL2") - dec,
-    )
-    if not off * 3600 < 0.1 * scale:
-        raise InvalidReply("invalid-file", f"centred {off * 3600:.3g} arcsec off")
-    found = abs(header.get("CD2_2")) * 3600
-    if not abs(found / scale - 1) < 1e-3:
-        raise InvalidReply("invalid-file", f"pixel scale {found:.4g} in place of {scale:.4g}")
-    for name, image in (("invvar", images.ivar), ("maskbits", images.bits)):
-        if name in params and image is None:
-            raise InvalidReply("invalid-file", f"no {name} came", retry=True)
-
-
-def _find_blank(images):
-    """Raise where no exposure reached a band."""
-    blank = [not _any(band) for band in images.data]
-    if images.ivar is not None:
-        blank = [bad or not _any(ivar) for bad, ivar in zip(blank, images.ivar, strict=True)]
-    if all(blank):
-        raise InvalidReply("off-footprint", "every pixel is 0")
-    if any(blank):
-        bands = bands_from_header(images.header, len(blank))
-        raise InvalidReply(
-            "incomplete-bands", ", ".join(b for b, bad in zip(bands, blank, strict=True) if bad)
-        )
-
-
-def _any(image):
-    # Bits are compared where they can be, which takes no byte swap.
-    return (image.view(np.uint32) if image.dtype == np.dtype(">f4") else image).any()
-
-
-class _Reader:
-    """Make records of checked files."""
-
-    def __init__(self, pixel_scale, has_ivar, maskbits):
-        self._scale = pixel_scale
-        self._has_ivar = has_ivar
-        self._maskbits = maskbits
-
-    def __call__(self, replies, row):
-        images = replies[0].value
-        header, data, ivar = images.header, images.data, images.ivar
-        bands = bands_from_header(header, len(data))
-        bad = ivar == 0 if ivar is not None else data == 0
-        if images.bits is not None:
-            bits = images.bits.astype(np.int32)
-            for place, band in enumerate(bands):
-                chosen = LEGACY_MASKBITS[band] if self._maskbits is None else self._maskbits
-                bad[place] |= (bits & chosen) != 0
-        factor = (self._scale / NATIVE_PIXEL_SCALE) ** 2
-        if factor != 1:
-            data = data * np.float32(factor)
-            ivar = None if ivar is None else ivar / np.float32(factor**2)
-        params = dict(replies[0].request.params)
-        return Record(
-            data,
-            ivar=ivar if self._has_ivar else None,
-            mask=bad if bad.any() else None,
-            unit=NANOMAGGY,
-            bands=bands,
-            wcs=header.wcs_cards if isinstance(header, Header) else _wcs_by_astropy(header),
-            ra=float(params["ra"]),
-            dec=float(params["dec"]),
-            pixel_scale=self._scale,
-        )
-
-
-def _check_jpeg(content, request):
-    """Make sure that a file is a picture of the size asked for; return its pixels."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    params = dict(request.params)
-    if b"no such layer" in content[:80]:
-        raise InvalidReply("refused", f"no such layer: {params['layer']}")
-    try:
-        with Image.open(BytesIO(content)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except Exception as error:
-        text = " ".join(str(error).split())[:100]
-        raise InvalidReply("invalid-file", text if content else "empty", retry=True) from None
-    size = params.get("size")
-    size = int(params.get("height", size)), int(params.get("width", size))
-    if pixels.shape[:2] != size:
-        raise InvalidReply("invalid-file", f"{pixels.shape[:2]} pixels in place of {size}")
-    return pixels
-
-
-_check_jpeg.version = "legacy-jpeg-1"
 
 LegacySurvey = LegacySurveyClass()

@@ -31,7 +31,8 @@ pytest.importorskip("astroquery")
 
 from astro_morphvae._download import InvalidReply, Request
 from astro_morphvae.surveys import LegacySurvey, LegacySurveyClass
-from astro_morphvae.surveys.legacy import _check_fits, conf
+from astro_morphvae.surveys._legacy_files import check_fits
+from astro_morphvae.surveys.legacy import conf
 
 SOUTH = "ls-dr9-south"
 
@@ -287,9 +288,9 @@ def test_reply_to_another_question_is_noticed(server, changed, message):
     asked = {"ra": "10.0000000", "dec": "0.0000000", "layer": SOUTH, "pixscale": "0.262"}
     asked |= {"size": "16", "bands": "grz"}
     content = b"".join(server._routes["/viewer/fits-cutout"](asked).body)
-    assert _check_fits(content, Request(server.url, asked)).data.shape == (3, 16, 16)
+    assert check_fits(content, Request(server.url, asked)).data.shape == (3, 16, 16)
     with pytest.raises(InvalidReply, match=message) as caught:
-        _check_fits(content, Request(server.url, asked | changed))
+        check_fits(content, Request(server.url, asked | changed))
     assert caught.value.status == "invalid-file"
 
 
@@ -305,7 +306,7 @@ def test_compressed_reply_is_read(server):
         )
     buffer = BytesIO()
     packed.writeto(buffer)
-    images = _check_fits(buffer.getvalue(), Request(server.url, asked))
+    images = check_fits(buffer.getvalue(), Request(server.url, asked))
     np.testing.assert_array_equal(images.data, plain[0].data)
     np.testing.assert_array_equal(images.ivar, plain[1].data)
 
@@ -498,6 +499,21 @@ def test_number_of_connections_is_bounded(server, fetch):
     assert server.connections <= 3
 
 
+def test_settings_reach_the_download(server, tmp_path):
+    """Whole seconds between requests would make a slow test; the moments are those of `Pace`."""
+    for name, value in {"requests_per_second": 0.01, "retries": 0, "max_connections": 1}.items():
+        assert getattr(LegacySurvey, name.upper()) != value
+        with conf.set_temp(name, value):
+            assert getattr(LegacySurvey, name.upper()) == value
+    assert LegacySurvey.REQUESTS_PER_SECOND is None
+    with conf.set_temp("retries", 0):
+        server.failures = ["reset"]
+        replies = LegacySurvey.get_images_async(
+            sky((10, 0)), layer=SOUTH, cache=tmp_path, progress=False
+        )
+    assert [reply.attempts for reply in replies] == [1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
@@ -541,7 +557,7 @@ def test_any_body_is_a_cutout_or_an_invalid_reply(data):
     content = bytes(content[: data.draw(st.integers(0, len(content)))])
     status = "ok"
     try:
-        images = _check_fits(content, ASKED)
+        images = check_fits(content, ASKED)
     except InvalidReply as reply:
         status, images = reply.status, None
     assert status in ("ok", "invalid-file", "off-footprint", "incomplete-bands")
@@ -554,7 +570,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astro_morphvae.surveys import LegacySurvey
 from astro_morphvae.surveys.legacy import conf
-conf.timeout, conf.backoff = 1.0, 0.02
+conf.timeout, conf.backoff = 0.5, 0.02
 rng = np.random.default_rng(7)
 coords = SkyCoord(rng.uniform(0, 360, 150), rng.uniform(-75, 30, 150), unit="deg")
 LegacySurvey.get_cutouts(
@@ -580,7 +596,7 @@ def test_killed_run_is_continued(tmp_path):
             for (request,) in query.rows
         }
         kept, asked, ends = set(), 0, []
-        for number in (signal.SIGKILL, signal.SIGINT, None):
+        for number in (signal.SIGKILL, None):
             process = subprocess.Popen(
                 [sys.executable, "-c", CLIENT, server.url, str(folder), str(path)],
                 stderr=subprocess.DEVNULL,
@@ -598,7 +614,7 @@ def test_killed_run_is_continued(tmp_path):
                 with fits.open(file) as hdus:
                     assert [hdu.data.shape for hdu in hdus] == [(3, 16, 16)] * 2 + [(16, 16)]
             assert path.exists() == (number is None)
-    assert ends == [False, False, True]
+    assert ends == [False, True]
     cutouts = CutoutSet.read(path)
     assert statuses(cutouts) == expected
     assert len(kept) == expected.count("ok")
@@ -606,7 +622,7 @@ def test_killed_run_is_continued(tmp_path):
     np.testing.assert_allclose(cutouts.data[good][:, 0, 0, 0], marks_of(coords[good]))
     # What was on its way at a kill may have been delivered before.
     counts = Counter(server.delivered().values())
-    assert sum(n for times, n in counts.items() if times > 1) <= 2 * conf.max_connections
+    assert sum(n for times, n in counts.items() if times > 1) <= conf.max_connections
 
 
 def test_import_waits_for_astroquery():
