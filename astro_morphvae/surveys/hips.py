@@ -15,8 +15,9 @@ from ..cutouts._parse import parse_angle, parse_bands, parse_size
 from ..cutouts._records import Record
 from ..exceptions import MorphVAEWarning
 from ..units import NANOMAGGY, flux_scale
+from ._configured import ConfiguredService
 from ._images import read_image
-from ._service import CutoutQuery, CutoutService, is_position
+from ._service import CutoutQuery, is_position
 from .registry import get_survey_info
 
 __all__ = ["Conf", "HipsSurvey", "HipsSurveyClass", "conf"]
@@ -35,6 +36,9 @@ class Conf(_config.ConfigNamespace):
     )
     timeout = _config.ConfigItem(60.0, "Seconds without a byte after which a reply is given up.")
     max_connections = _config.ConfigItem(4, "Number of requests under way at once.")
+    requests_per_second = _config.ConfigItem(
+        0.0, "Never send more requests than this in a second; 0 for no limit."
+    )
     retries = _config.ConfigItem(4, "How often a request that failed is repeated.")
     backoff = _config.ConfigItem(
         0.5, "Longest delay before the first repetition, in seconds; doubled for each further one."
@@ -44,11 +48,11 @@ class Conf(_config.ConfigNamespace):
 conf = Conf()
 
 
-class HipsSurveyClass(CutoutService):
+class HipsSurveyClass(ConfiguredService):
     """Cutouts of hierarchical progressive surveys (HiPS), in the manner of astroquery.
 
-    Use the instance `HipsSurvey`. Server, timeout, number of connections, retries and backoff are
-    items of ``astro_morphvae.surveys.hips.conf``. The requests are those of
+    Use the instance `HipsSurvey`. Server, timeout, number of connections, requests per second,
+    retries and backoff are items of ``astro_morphvae.surveys.hips.conf``. The requests are those of
     ``astroquery.hips2fits.query_with_wcs``, sent many at once, and the replies are checked and
     kept as for the other services.
 
@@ -77,25 +81,7 @@ class HipsSurveyClass(CutoutService):
     <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.263 arcsec / pixel>
     """
 
-    @property
-    def TIMEOUT(self):  # noqa: N802 (as astroquery names it)
-        """Seconds without a byte after which a reply is given up."""
-        return conf.timeout
-
-    @property
-    def MAX_CONNECTIONS(self):  # noqa: N802
-        """Number of requests under way at once."""
-        return conf.max_connections
-
-    @property
-    def RETRIES(self):  # noqa: N802
-        """How often a request that failed is repeated."""
-        return conf.retries
-
-    @property
-    def BACKOFF(self):  # noqa: N802
-        """Longest delay before the first repetition, in seconds."""
-        return conf.backoff
+    _conf = conf
 
     def get_cutouts(
         self,

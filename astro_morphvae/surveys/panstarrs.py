@@ -11,9 +11,10 @@ from ..cutouts._assemble import Layout
 from ..cutouts._parse import parse_bands
 from ..cutouts._records import Record
 from ..units import NANOMAGGY
+from ._configured import ConfiguredService
 from ._grid import PixelGrid
 from ._images import describe_text, read_image
-from ._service import CutoutQuery, CutoutService, is_position, parse_coordinates
+from ._service import CutoutQuery, is_position, parse_coordinates
 from .registry import get_survey_info
 
 __all__ = ["BAD_MASK_BITS", "Conf", "PanSTARRS", "PanSTARRSClass", "conf"]
@@ -42,6 +43,9 @@ class Conf(_config.ConfigNamespace):
     )
     timeout = _config.ConfigItem(60.0, "Seconds without a byte after which a reply is given up.")
     max_connections = _config.ConfigItem(6, "Number of requests under way at once.")
+    requests_per_second = _config.ConfigItem(
+        0.0, "Never send more requests than this in a second; 0 for no limit."
+    )
     retries = _config.ConfigItem(4, "How often a request that failed is repeated.")
     backoff = _config.ConfigItem(
         0.5, "Longest delay before the first repetition, in seconds; doubled for each further one."
@@ -51,11 +55,11 @@ class Conf(_config.ConfigNamespace):
 conf = Conf()
 
 
-class PanSTARRSClass(CutoutService):
+class PanSTARRSClass(ConfiguredService):
     """Cutout service of the Pan-STARRS1 stacks, in the manner of astroquery.
 
-    Use the instance `PanSTARRS`. Server, timeout, number of connections, retries and backoff are
-    items of ``astro_morphvae.surveys.panstarrs.conf``.
+    Use the instance `PanSTARRS`. Server, timeout, number of connections, requests per second,
+    retries and backoff are items of ``astro_morphvae.surveys.panstarrs.conf``.
 
     Notes
     -----
@@ -79,29 +83,10 @@ class PanSTARRSClass(CutoutService):
     >>> from astropy.coordinates import SkyCoord
     >>> from astro_morphvae.surveys import PanSTARRS
     >>> coords = SkyCoord([36.5, 180.1], [-4.6, 0.2], unit="deg")
-    >>> PanSTARRS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
-    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.25 arcsec / pixel, inverse variance, mask>
+    >>> cutouts = PanSTARRS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
     """
 
-    @property
-    def TIMEOUT(self):  # noqa: N802 (as astroquery names it)
-        """Seconds without a byte after which a reply is given up."""
-        return conf.timeout
-
-    @property
-    def MAX_CONNECTIONS(self):  # noqa: N802
-        """Number of requests under way at once."""
-        return conf.max_connections
-
-    @property
-    def RETRIES(self):  # noqa: N802
-        """How often a request that failed is repeated."""
-        return conf.retries
-
-    @property
-    def BACKOFF(self):  # noqa: N802
-        """Longest delay before the first repetition, in seconds."""
-        return conf.backoff
+    _conf = conf
 
     def get_cutouts(
         self,

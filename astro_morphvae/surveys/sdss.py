@@ -1,6 +1,7 @@
 """Cutouts of the Sloan Digital Sky Survey, from the calibrated frames of its imaging camera."""
 
 import bz2
+from contextlib import closing
 
 import astropy.units as u
 import numpy as np
@@ -12,10 +13,11 @@ from .._optional import import_optional
 from ..cutouts import CutoutSet
 from ..cutouts._parse import OK, parse_bands
 from ..io import CutoutWriter
+from ._configured import ConfiguredService
 from ._grid import PixelGrid
 from ._images import describe_text
 from ._sdss_frames import FrameTile, check_frame
-from ._service import CutoutService, _make_catalog, is_position, parse_coordinates
+from ._service import _make_catalog, is_position, parse_coordinates
 from .mosaics import cut_tiles
 from .registry import get_survey_info
 
@@ -42,6 +44,9 @@ class Conf(_config.ConfigNamespace):
     data_release = _config.ConfigItem(17, "Data release.")
     timeout = _config.ConfigItem(60.0, "Seconds without a byte after which a reply is given up.")
     max_connections = _config.ConfigItem(4, "Number of requests under way at once.")
+    requests_per_second = _config.ConfigItem(
+        0.0, "Never send more requests than this in a second; 0 for no limit."
+    )
     queries_per_second = _config.ConfigItem(
         1.0, "Queries sent to the SkyServer in a second, which allows 60 a minute."
     )
@@ -54,11 +59,11 @@ class Conf(_config.ConfigNamespace):
 conf = Conf()
 
 
-class SDSSClass(CutoutService):
+class SDSSClass(ConfiguredService):
     """Cutouts from the frames of SDSS, in the manner of astroquery.
 
-    Use the instance `SDSS`. Servers, data release, timeout, number of connections, retries and
-    backoff are items of ``astro_morphvae.surveys.sdss.conf``.
+    Use the instance `SDSS`. Servers, data release, timeout, number of connections, requests per
+    second, retries and backoff are items of ``astro_morphvae.surveys.sdss.conf``.
 
     Notes
     -----
@@ -82,29 +87,10 @@ class SDSSClass(CutoutService):
     >>> from astropy.coordinates import SkyCoord
     >>> from astro_morphvae.surveys import SDSS
     >>> coords = SkyCoord([146.9, 180.1], [0.2, 0.2], unit="deg")
-    >>> SDSS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
-    <CutoutSet of 2: 3 bands (g, r, i), 128 × 128 pixels, nmgy, 0.396 arcsec / pixel, inverse variance>
+    >>> cutouts = SDSS.get_cutouts(coords, bands="gri", size=128)  # doctest: +SKIP
     """
 
-    @property
-    def TIMEOUT(self):  # noqa: N802 (as astroquery names it)
-        """Seconds without a byte after which a reply is given up."""
-        return conf.timeout
-
-    @property
-    def MAX_CONNECTIONS(self):  # noqa: N802
-        """Number of requests under way at once."""
-        return conf.max_connections
-
-    @property
-    def RETRIES(self):  # noqa: N802
-        """How often a request that failed is repeated."""
-        return conf.retries
-
-    @property
-    def BACKOFF(self):  # noqa: N802
-        """Longest delay before the first repetition, in seconds."""
-        return conf.backoff
+    _conf = conf
 
     def get_cutouts(
         self,
@@ -274,21 +260,14 @@ class SDSSClass(CutoutService):
             [request for request, _ in frames.values()], check_frame, window=16
         )
         keys = list(frames)
-        for index, reply in stream:
-            key = keys[index]
-            if not reply.ok:
+        with closing(stream):
+            for index, reply in stream:
+                key = keys[index]
+                if reply.ok:
+                    tiles[key] = _make_tile(key, reply)
+                    continue
                 for row in frames[key][1]:
                     statuses[row] = reply.reason
-                continue
-            run, _, camcol, field, band = key
-            tiles[key] = FrameTile(
-                reply.content if reply.path is None else reply.path,
-                *reply.value,
-                run=run,
-                camcol=camcol,
-                band=band,
-                name=f"frame-{band}-{run:06d}-{camcol}-{field:04d}",
-            )
         widths = np.full((len(query.rows), len(query.bands)), np.nan)
         for row, found in enumerate(fields):
             if found:
@@ -376,6 +355,18 @@ class _Query:
             field=field,
             band=band,
         )
+
+
+def _make_tile(key, reply):
+    run, _, camcol, field, band = key
+    return FrameTile(
+        reply.content if reply.path is None else reply.path,
+        *reply.value,
+        run=run,
+        camcol=camcol,
+        band=band,
+        name=f"frame-{band}-{run:06d}-{camcol}-{field:04d}",
+    )
 
 
 def _check_fields(content, request):
