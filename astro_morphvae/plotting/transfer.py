@@ -57,7 +57,6 @@ def plot_transfer(table, *, score="balanced_accuracy", questions=None, axes=None
         raise ValueError(f"axes holds {len(axes)} Axes; one for each of {surveys} is needed")
     for ax, survey in zip(axes, surveys, strict=True):
         _draw_survey(ax, column, score, questions, survey)
-        ax.set_title(f"tested on {survey}", fontsize=11)
         ax.set_xlabel(score.replace("_", " ") if score != "ece" else "expected calibration error")
     axes[0].set_yticks(range(len(questions)), questions)
     axes[0].set_ylim(len(questions) - 0.5, -0.5)
@@ -116,10 +115,12 @@ def _draw_survey(ax, column, score, questions, survey):
     ax.tick_params(axis="y", length=0)
     ax.legend(
         loc="lower center",
-        bbox_to_anchor=(0.5, 1.08),
+        bbox_to_anchor=(0.5, 1.0),
         ncols=2,
         frameon=False,
         fontsize=8.5,
         handletextpad=0.3,
         columnspacing=1.0,
     )
+    # Above the legend, whose height is known in points and not as a share of the panel.
+    ax.set_title(f"tested on {survey}", fontsize=11, pad=10 + 15 * -(-len(series) // 2))
