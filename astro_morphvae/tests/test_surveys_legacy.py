@@ -602,6 +602,7 @@ def test_killed_run_is_continued(tmp_path):
                 stderr=subprocess.DEVNULL,
             )
             while number is not None and len(server.requests) < asked + 60:
+                assert process.poll() is None
                 time.sleep(0.002)
             if number is not None:
                 process.send_signal(number)
