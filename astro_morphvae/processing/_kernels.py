@@ -8,7 +8,7 @@ from scipy import fft
 from scipy.linalg import cho_factor, cho_solve
 
 from .._optional import import_optional
-from ._psf_images import measure_fwhm, moffat_image
+from ._psf_images import measure_fwhm
 
 __all__ = [
     "MAX_GAIN",
@@ -22,13 +22,13 @@ __all__ = [
 #: Most that a kernel may amplify noise at any spatial frequency.
 MAX_GAIN = 2.0
 
-# Exponent of the profile that stands for unknown correlation.
-_NOISE_BETA = 2.5
-# Radii of kernels that are tried, in FWHM of the target, and how strongly they are smoothed.
+# Exponents of the power spectra that stand for correlation of which only the sum is known.
+_EXPONENTS = {"resampled": 2.5, "matched": 1.5}
+# Radii of kernels that are tried, in FWHM of the target; ridges, in units of the source's power.
 _RADII = (0.75, 1.25, 2.0, 2.75, 3.5)
-_RIDGES = (1e-3, 1e-4, 1e-5)
-# A larger kernel has to lower the residual to this fraction, or the next ridge is taken.
-_WORTHWHILE = 0.9
+_RIDGES = tuple(10.0**-power for power in np.arange(1.5, 6.1, 0.5))
+# A kernel cut at a radius that misses the goal by more than this factor is not worth a fit.
+_HOPELESS = 8.0
 
 
 class Kernel(NamedTuple):
@@ -51,20 +51,62 @@ class Kernel(NamedTuple):
 
 
 class _Match:
-    """Source and target on one grid large enough to hold what convolution spreads."""
+    """Source and target on one grid large enough to hold what convolution spreads.
+
+    Parameters
+    ----------
+    source, target : (n, n) array
+        Centred, of unit sum and odd sizes.
+    radius : int
+        Largest radius of a kernel.
+    """
 
     def __init__(self, source, target, radius):
         need = max(source.shape[-1] + 2 * radius, target.shape[-1])
-        self.n = fft.next_fast_len(need + 1, real=True)
-        self.target = _at_origin(target, self.n)
+        n = fft.next_fast_len(need + 1, real=True)
+        self.shape = (n, n)
+        self.target = _at_origin(target, n)
         self.peak = self.target.max()
-        self.source = fft.rfft2(_at_origin(source, self.n))
+        self.source = fft.rfft2(_at_origin(source, n))
+        self.total_power = float(np.sum(source**2))
 
-    def judge(self, kernel):
-        spectrum = fft.rfft2(_at_origin(kernel, self.n))
-        matched = fft.irfft2(spectrum * self.source, s=(self.n, self.n))
-        residual = np.abs(matched - self.target).max() / self.peak
-        return Kernel(kernel, float(residual), float(np.abs(spectrum).max()))
+    def residual(self, spectrum):
+        """Of a kernel that is given by its Fourier transform."""
+        matched = fft.irfft2(spectrum * self.source, s=self.shape)
+        return float(np.abs(matched - self.target).max() / self.peak)
+
+    def judge(self, array):
+        """Say how well a kernel does."""
+        spectrum = fft.rfft2(_at_origin(array, self.shape[0]))
+        return Kernel(array, self.residual(spectrum), float(np.abs(spectrum).max()))
+
+    @cached_property
+    def correlations(self):
+        """Of the source with itself, and with the target; by offset."""
+        wanted = fft.rfft2(self.target)
+        spectra = np.abs(self.source) ** 2, self.source.conj() * wanted
+        return tuple(fft.irfft2(spectrum, s=self.shape) for spectrum in spectra)
+
+    def unlimited(self, ridge):
+        """Fourier transform of the kernel without a limit to its radius."""
+        own = np.abs(self.source) ** 2 + ridge * self.total_power
+        spectrum = self.source.conj() * fft.rfft2(self.target) / own
+        return spectrum / spectrum[0, 0]
+
+    def fit(self, inside, ridge):
+        """Kernel of unit sum within a mask, by least squares."""
+        y, x = np.nonzero(inside)
+        half = len(inside) // 2
+        own, cross = self.correlations
+        matrix = own[np.subtract.outer(y, y), np.subtract.outer(x, x)]
+        matrix[np.diag_indices_from(matrix)] += ridge * self.total_power
+        right = np.stack([cross[y - half, x - half], np.ones(len(y))], axis=1)
+        free, unit = cho_solve(
+            cho_factor(matrix, overwrite_a=True, check_finite=False), right, check_finite=False
+        ).T
+        array = np.zeros(inside.shape)
+        array[inside] = free + unit * ((1 - free.sum()) / unit.sum())
+        return array
 
 
 def _at_origin(image, n):
@@ -85,8 +127,8 @@ def fit_kernel(source, target, tolerance):
 
     Every pixel of the kernel is free; they follow by least squares from
     ``|source * kernel - target|² + ridge |kernel|²``, with the sum held at 1. The ridge weighs the
-    noise that the kernel lets through, so that noise in the images is not fitted. It is lowered, and
-    for each ridge the radius grows as far as that helps, until the residual is half the tolerance.
+    noise that the kernel lets through, so that noise in the images is not fitted. The largest ridge
+    and then the smallest radius are taken that bring the residual to half the tolerance.
 
     Parameters
     ----------
@@ -109,51 +151,48 @@ def fit_kernel(source, target, tolerance):
     width = measure_fwhm(target)
     radii = sorted({max(2, int(np.ceil(radius * width))) for radius in _RADII})
     match = _Match(source, target, radii[-1])
-    shape = (match.n, match.n)
-    power = fft.irfft2(np.abs(match.source) ** 2, s=shape)
-    cross = fft.irfft2(match.source.conj() * fft.rfft2(match.target), s=shape)
-    systems = [_Equations(power, cross, radius) for radius in radii]
+    goal = 0.5 * tolerance
     best = None
-    for ridge in _RIDGES:
-        before = np.inf
-        for equations in systems:
-            kernel = match.judge(equations.solve(ridge * power[0, 0]))
+    for tried, (ridge, pixels) in enumerate(_promising(match, goal)):
+        if tried and best is not None and best.residual <= tolerance:
+            break
+        for radius in radii:
+            y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+            inside = y**2 + x**2 <= (radius + 0.5) ** 2
+            cut = np.where(inside, pixels[y, x], 0)
+            if match.judge(cut / cut.sum()).residual > _HOPELESS * goal and radius < radii[-1]:
+                continue
+            kernel = match.judge(match.fit(inside, ridge))
             if kernel.gain <= MAX_GAIN and (best is None or kernel.residual < best.residual):
                 best = kernel
-                if best.residual <= 0.5 * tolerance:
+                if best.residual <= goal:
                     return best
-            if kernel.residual > _WORTHWHILE * before:
-                break
-            before = kernel.residual
     return best or kernel._replace(residual=np.inf)
 
 
-class _Equations:
-    """Normal equations of the pixels of a kernel within a radius."""
+def _promising(match, goal):
+    """Yield ridges, from the largest that lets a kernel of unlimited radius reach the goal.
 
-    def __init__(self, power, cross, radius):
-        offset = np.arange(-radius, radius + 1)
-        self._inside = offset[:, np.newaxis] ** 2 + offset**2 <= (radius + 0.5) ** 2
-        self._y, self._x = (index - radius for index in np.nonzero(self._inside))
-        self._power, self._cross = power, cross
-
-    @cached_property
-    def _matrix(self):
-        y, x = self._y, self._x
-        return self._power[np.subtract.outer(y, y), np.subtract.outer(x, x)]
-
-    @cached_property
-    def _right(self):
-        return np.stack([self._cross[self._y, self._x], np.ones(len(self._y))], axis=1)
-
-    def solve(self, ridge):
-        """Kernel of unit sum; the ridge is added to the diagonal, whose value it shares."""
-        matrix = self._matrix.copy()
-        matrix[np.diag_indices_from(matrix)] += ridge
-        free, unit = cho_solve(cho_factor(matrix, overwrite_a=True), self._right).T
-        kernel = np.zeros(self._inside.shape)
-        kernel[self._inside] = free + unit * ((1 - free.sum()) / unit.sum())
-        return kernel
+    Yields
+    ------
+    ridge : float
+    pixels : (n, n) array
+        Of that kernel, with the centre at the first.
+    """
+    found = []
+    for ridge in _RIDGES:
+        spectrum = match.unlimited(ridge)
+        if found and np.abs(spectrum).max() > MAX_GAIN:
+            break
+        found.append((ridge, fft.irfft2(spectrum, s=match.shape)))
+        if match.residual(spectrum) <= 0.8 * goal:
+            found = found[-1:]
+            break
+    # Where none reaches it: the smallest that is not too sharp.
+    yield found[-1]
+    for ridge in (0.1 * found[-1][0], _RIDGES[-1]):
+        if ridge < found[-1][0]:
+            yield ridge, fft.irfft2(match.unlimited(ridge), s=match.shape)
 
 
 def windowed_kernel(source, target, window):
@@ -179,38 +218,49 @@ def windowed_kernel(source, target, window):
     return _Match(source, target, n // 2).judge(array)
 
 
-def correlated_power(kernel, correlation=1.0):
-    """Sum of the squares of a kernel's pixels, for noise that is correlated already.
+def correlated_power(weights, correlation, origin):
+    """Sum of the squares of weights, for noise that is correlated already.
 
-    The noise is taken as white noise smoothed by a Moffat profile of exponent 2.5, whose width
-    gives the correlation its value: between the compact kernels of resampling and the winged ones
-    of matched point spread functions. Without correlation it is the plain sum of squares.
+    The noise is taken to have the power spectrum ``exp(-(f / f0) ** exponent)``; f0 gives the
+    correlation its value. Exponents are those that bring the pulls of simulated noise closest to
+    unit width: noise that was resampled is nearly flat up to some frequency, noise that passed a
+    matching kernel has wings. Without correlation it is the plain sum of squares.
 
     Parameters
     ----------
-    kernel : (n, n) array
-        Weights.
-    correlation : float, optional
+    weights : (ny, nx) array
+        A kernel, or an aperture.
+    correlation : float
         Variance of the sum over a large aperture over the sum of the variances of its pixels. Below
         1 it counts as 1.
+    origin : {"resampled", "matched"}
+        Where the correlation comes from.
 
     Returns
     -------
     float
-        Variance after the kernel, in units of the variance per pixel of the sum over a large
-        aperture before it.
+        Variance of the weighted sum, in units of the variance per pixel that the sum over a large
+        aperture has.
     """
     if correlation <= 1:
-        return float(np.sum(kernel**2))
-    smoothing = moffat_image(np.interp(correlation, *_widths_of_correlation()), _NOISE_BETA)
-    n = fft.next_fast_len(max(kernel.shape) + len(smoothing) - 1, real=True)
-    spectrum = fft.rfft2(kernel, s=(n, n)) * fft.rfft2(smoothing, s=(n, n))
-    return float(np.sum(fft.irfft2(spectrum, s=(n, n)) ** 2))
+        return float(np.sum(weights**2))
+    exponent = _EXPONENTS[origin]
+    cutoff = np.interp(-correlation, *_cutoffs(exponent))
+    reach = max(weights.shape) + int(6 * np.sqrt(correlation))
+    n = fft.next_fast_len(reach)
+    frequency = fft.fftfreq(n)
+    spectrum = np.exp(-((np.hypot(frequency[:, np.newaxis], frequency) / cutoff) ** exponent))
+    return float(np.mean(np.abs(fft.fft2(weights, s=(n, n))) ** 2 * spectrum))
 
 
-@lru_cache(maxsize=1)
-def _widths_of_correlation():
-    """Correlation that Moffat profiles give to white noise, rising, and their FWHM in pixels."""
-    widths = np.geomspace(0.05, 30, 120)
-    images = (moffat_image(width, _NOISE_BETA) for width in widths)
-    return np.array([1 / np.sum(image**2) for image in images]), widths
+@lru_cache(maxsize=2)
+def _cutoffs(exponent):
+    """Correlations that power spectra give to noise, negative and rising, and their f0."""
+    frequency = fft.fftfreq(256)[:129]
+    distance = np.hypot(frequency[:, np.newaxis], frequency)
+    ends = np.ones(129)
+    ends[[0, -1]] = 0.5
+    share = np.outer(ends, ends) / ends.sum() ** 2
+    cutoffs = np.geomspace(0.01, 300, 200)
+    means = [np.sum(share * np.exp(-((distance / cutoff) ** exponent))) for cutoff in cutoffs]
+    return -1 / np.array(means), cutoffs

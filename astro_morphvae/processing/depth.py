@@ -196,10 +196,8 @@ def aperture_correlation(noise_correlation, weights):
 
     Notes
     -----
-    How noise is correlated at each distance is not kept, so it is taken as white noise smoothed by
-    a Moffat profile of exponent 2.5 that gives ``noise_correlation`` its value. For the kernels of
-    `match_psf` that is right to a few per cent of sigma for apertures of 5 pixels and more in
-    radius.
+    How noise is correlated at each distance is not kept. It is taken as that which a kernel of
+    `match_psf` leaves, for which the result is right to a few per cent of sigma.
 
     Examples
     --------
@@ -216,7 +214,7 @@ def aperture_correlation(noise_correlation, weights):
     correlation = np.asarray(noise_correlation, dtype=float)
     if not (correlation > 0).all():
         raise ValueError(f"noise_correlation: expected positive numbers, got {noise_correlation}")
-    power = [correlated_power(weights, c) * max(c, 1.0) for c in correlation.flat]
+    power = [correlated_power(weights, c, "matched") * max(c, 1.0) for c in correlation.flat]
     factors = np.reshape(power, correlation.shape) / np.sum(weights**2) * np.minimum(correlation, 1)
     return factors[()]
 

@@ -109,9 +109,9 @@ def match_psf(
     The variance of a pixel is the sum of the input variances with the squares of the kernel's
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
     many pixels is the sum of their variances times ``noise_correlation``. Where the input has such
-    a column already, its noise is taken as white noise smoothed by a profile that gives it this
-    value, and the variance per pixel is that of such noise (`aperture_correlation` has more). Pixels of inverse variance 0 stay unknown:
-    where the kernel puts more than ``max_bad_weight`` on them, so does the result.
+    a column already, as after `reproject_cutouts`, the variance of a pixel is that of noise which
+    was resampled and has this correlation (right to some 3 % of sigma). Pixels of inverse variance
+    0 stay unknown: where the kernel puts more than ``max_bad_weight`` on them, so is the result.
 
     The point spread function must be sampled: at least 1.5 pixels wide. Images of it must be
     centred, and include the response of a pixel.
@@ -228,7 +228,7 @@ class _Plan:
         for band, kernel in enumerate(self.kernels):
             if kernel is not None:
                 squares = np.sum(kernel**2)
-                power = correlated_power(kernel, correlation[band])
+                power = correlated_power(kernel, correlation[band], "resampled")
                 inflation[band] = max(correlation[band], 1.0) * power / squares
                 after[band] = min(correlation[band], 1.0) / power
         return inflation, after
