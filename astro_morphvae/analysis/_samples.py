@@ -318,7 +318,7 @@ def _ids(latents, name):
     if counts.size and counts.max() > 1:
         raise ValueError(
             f"latents_{name} has {np.sum(counts > 1)} ids more than once, such as "
-            f"{values[counts > 1][0]!r}; give pairs as an array of rows"
+            f"{str(values[counts > 1][0])!r}; give pairs as an array of rows"
         )
     return ids
 

@@ -1,9 +1,12 @@
 """How different two surveys look in latent space: a table of diagnostics with intervals."""
 
+import warnings
+
 import numpy as np
 from astropy.table import QTable
 
 from .. import __version__
+from ..exceptions import MorphVAEWarning
 from ._classifier import fold_scores, weighted_auc
 from ._ks import adjusted_p_values, ks_values
 from ._mmd import linear_terms, make_kernel, mmd_values
@@ -97,6 +100,11 @@ def domain_shift(
     ValueError
         If an argument is out of range, the tables do not fit together, or hold too few galaxies.
 
+    Warns
+    -----
+    MorphVAEWarning
+        If ids are in both tables and ``pairs`` is not given.
+
     References
     ----------
     .. [1] Gretton et al. 2012, J. Mach. Learn. Res. 13, 723.
@@ -110,7 +118,9 @@ def domain_shift(
     """
     _check(n_permutations, n_bootstrap, confidence)
     samples = read_samples(latents_a, latents_b, pairs=pairs, features=features, scaling=scaling)
-    if pairs is not None and not len(samples.pairs):
+    if pairs is None:
+        _warn_of_shared_ids(latents_a, latents_b)
+    elif not len(samples.pairs):
         raise ValueError("pairs leaves no galaxy with good latents in both surveys")
     weights = draw_weights(samples, n_permutations, n_bootstrap, seed)
     table = _Rows(weights, confidence)
@@ -331,3 +341,16 @@ def _check(n_permutations, n_bootstrap, confidence):
             raise ValueError(f"{name} must be a whole number, at least 0, not {value!r}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), not {confidence!r}")
+
+
+def _warn_of_shared_ids(latents_a, latents_b):
+    if not all("id" in table.colnames for table in (latents_a, latents_b)):
+        return
+    shared = np.intersect1d(*(np.asarray(t["id"]).astype(str) for t in (latents_a, latents_b)))
+    if len(shared):
+        warnings.warn(
+            f"{len(shared)} ids, such as {str(shared[0])!r}, are in both tables: if they are the same "
+            "galaxies, give pairs='id', or classifiers, p-values and intervals will be wrong",
+            MorphVAEWarning,
+            stacklevel=3,
+        )

@@ -147,7 +147,7 @@ def choose_test(ids, groups, labels, seen, *, test_ids, test_fraction, seed):
     if test_ids is not None:
         test = np.isin(ids, test_ids)
         if (test & known).any():
-            first = ids[test & known][0]
+            first = str(ids[test & known][0])
             raise ValueError(
                 f"test_ids has {int(np.sum(test & known))} galaxies that are among those seen, "
                 f"such as {first!r}: scores would be too good"

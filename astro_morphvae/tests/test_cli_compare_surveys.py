@@ -60,7 +60,10 @@ def test_table_figure_and_ranking_are_written(folder, capsys):
 
 
 def test_surveys_without_pairs(folder, capsys):
-    run_in(folder, f"decals.ecsv bass.ecsv -o shift.fits --figure map.pdf --names D B {FEW}")
+    other = QTable.read(folder / "bass.ecsv")
+    other["id"] += 1000
+    other.write(folder / "other.ecsv")
+    run_in(folder, f"decals.ecsv other.ecsv -o shift.fits --figure map.pdf --names D B {FEW}")
     assert (folder / "map.pdf").stat().st_size > 1000
     assert "recall" not in capsys.readouterr().out
     assert read_table(folder / "shift.fits").meta["n_pairs"] == 0
@@ -74,7 +77,7 @@ def test_outputs_are_checked_before_the_work(folder):
     (folder / "shift.png").touch()
     with pytest.raises(FileExistsError, match=r"shift\.png exists"):
         run_in(folder, "decals.ecsv bass.ecsv -o shift.ecsv")
-    run_in(folder, f"decals.ecsv bass.ecsv -o shift.ecsv --overwrite {FEW}")
+    run_in(folder, f"decals.ecsv bass.ecsv --pairs rows -o shift.ecsv --overwrite {FEW}")
     assert (folder / "shift.png").stat().st_size > 1000
 
 

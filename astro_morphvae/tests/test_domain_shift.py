@@ -19,6 +19,7 @@ from astro_morphvae.analysis._classifier import fold_scores, weighted_auc
 from astro_morphvae.analysis._ks import adjusted_p_values, ks_values
 from astro_morphvae.analysis._mmd import make_kernel, mmd_values
 from astro_morphvae.analysis._samples import draw_weights, join, scale_latents
+from astro_morphvae.exceptions import MorphVAEWarning
 
 FEW = {"n_permutations": 39, "n_bootstrap": 40, "n_folds": 2}
 
@@ -392,7 +393,8 @@ def test_surveys_of_different_galaxies(shifted):
     table = domain_shift(a, make_latents(np.asarray(b["z_mean"])[:90], 1000), **FEW)
     assert "pair_distance" not in table["diagnostic"]
     assert row(table, "auc_logistic")["value"] > 0.6
-    none = domain_shift(a, b[:90], n_permutations=0, n_bootstrap=0, n_folds=2)
+    with pytest.warns(MorphVAEWarning, match="90 ids, such as 'galaxy-0', are in both tables"):
+        none = domain_shift(a, b[:90], n_permutations=0, n_bootstrap=0, n_folds=2)
     assert np.isnan(none["p_value"]).all()
     assert np.isnan(none["low"]).all()
     assert row(none, "mmd2")["value"] > 0
@@ -435,7 +437,7 @@ def test_the_reference_kernel_keeps_its_bias(shifted):
         ({"pairs": [[0, 500]]}, "beyond its 150"),
         ({"pairs": [0, 1]}, r"must be a \(k, 2\) array"),
         ({"features": "z"}, "latents_a has no column 'z'"),
-        ({"n_folds": 1}, "n_folds=1"),
+        ({"n_folds": 1, "pairs": "id"}, "n_folds=1"),
     ],
 )
 def test_arguments_out_of_range(shifted, change, message):
