@@ -54,6 +54,8 @@ def check_fits(content, request):
         text = " ".join(content[:80].decode("utf-8", "replace").split())
         if "no such layer" in text:
             raise InvalidReply("refused", f"no such layer: {params['layer']}")
+        if text.lower().startswith("no overlap"):
+            raise InvalidReply("off-footprint", "no overlap")
         raise InvalidReply("invalid-file", repr(text) if text else "empty", retry=True)
     try:
         images = _read_images(content)
@@ -80,6 +82,8 @@ def _read_images(content):
     for plane in planes:
         if plane.data is not None:
             roles.setdefault(str(plane.header.get("IMAGETYP", "image")).strip().lower(), plane)
+    if "image" not in roles and planes[0].header.get("OVERLAP") is False:
+        raise InvalidReply("off-footprint", "no overlap")
     image = roles["image"]
     data = image.data[np.newaxis] if image.data.ndim == 2 else image.data
     ivar = roles["invvar"].data.reshape(data.shape) if "invvar" in roles else None

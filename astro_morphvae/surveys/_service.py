@@ -149,6 +149,9 @@ class CutoutService(BaseQuery):
             parts = _fill(query, downloader, catalog)
             return _make_set(parts, query)
         output = Path(output)
+        objects = [name for name in catalog.colnames if getattr(catalog[name], "dtype", "") == "O"]
+        if objects:
+            raise TypeError(f"catalog: {objects[0]!r} holds Python objects, which no file can keep")
         with CutoutWriter(output, len(coordinates), overwrite=overwrite) as writer:
             with closing(_batches(query, downloader, catalog)) as batches:
                 for cutouts in batches:

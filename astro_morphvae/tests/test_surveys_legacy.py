@@ -294,6 +294,16 @@ def test_reply_to_another_question_is_noticed(server, changed, message):
     assert caught.value.status == "invalid-file"
 
 
+def test_reply_without_overlap_is_off_the_footprint(server):
+    header = fits.Header({"OVERLAP": False, "IMAGETYP": "IMAGE", "BANDS": "grz"})
+    buffer = BytesIO()
+    fits.PrimaryHDU(header=header).writeto(buffer)
+    for content in (buffer.getvalue(), b"no overlap", b"No overlap with the survey"):
+        with pytest.raises(InvalidReply, match="off-footprint: no overlap") as caught:
+            check_fits(content, ASKED)
+        assert not caught.value.retry
+
+
 def test_compressed_reply_is_read(server):
     asked = {"ra": "10.0000000", "dec": "0.0000000", "layer": SOUTH, "pixscale": "0.262"}
     asked |= {"size": "16", "bands": "grz", "invvar": "1"}
@@ -435,6 +445,9 @@ def test_to_a_file(server, fetch, tmp_path):
     asked = len(server.requests)
     with pytest.raises(FileExistsError):
         fetch(coords, output=path, cache=False)
+    objects = {"shape": np.array([{"n": 1}] * 61, dtype=object)}
+    with pytest.raises(TypeError, match="catalog: 'shape' holds Python objects"):
+        fetch(coords, output=path, overwrite=True, cache=False, catalog=objects)
     assert len(server.requests) == asked
     assert isinstance(mapped.data, np.memmap)
     assert CutoutSet.read(path, verify=True).meta["survey"] == SOUTH
