@@ -71,9 +71,11 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         True where a bad pixel, or one off the image, has any weight.
     correlation : float
         Variance of the sum of many output pixels over the sum of their variances, for input
-        pixels with independent noise.
+        pixels with independent noise: in a circle of half the width about the centre, where the
+        object is. It changes over the image where pixels of nearly one size drift past each other.
     """
     n_band, shape = len(data), area.shape
+    middle = _middle(shape)
     area = np.nan_to_num(area.ravel()).astype(np.float32)
     n = area.size
     flux = np.empty((n_band, n), dtype=np.float32)
@@ -85,7 +87,7 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         for b in range(n_band)
     ]
     ones = np.ones_like(frame)
-    covered = squared = 0.0
+    sums = np.zeros((2, 2))  # of areas and of their squares times squared weights; all, middle
     step = max(_BLOCK // n_tap, 1)
     for start in range(0, n, step):
         part = slice(start, start + step)
@@ -99,12 +101,13 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
                     inverse = 1.0 / (variance * scale**2)
                 inverse[~np.isfinite(inverse)] = 0.0
                 out_ivar[b, part] = inverse
-        inside = np.where(block.off, 0, scale)
-        covered += inside.sum(dtype=float)
-        squared += (inside**2 * (block.squares @ ones)).sum(dtype=float)
+        inside = np.where(block.off, 0, scale).astype(float)
+        terms = np.stack([inside, inside**2 * (block.squares @ ones)])
+        sums += np.stack([terms.sum(axis=1), terms[:, middle[part]].sum(axis=1)])
     shape = (n_band, *shape)
     if ivar is not None:
         out_ivar = out_ivar.reshape(shape)
+    covered, squared = sums[1] if sums[1, 1] > 0 else sums[0]
     correlation = covered / squared if squared > 0 else 1.0
     return flux.reshape(shape), out_ivar, bad.reshape(shape), correlation
 
@@ -167,6 +170,12 @@ class _Band:
         if self.unknown is not None:
             variance[block.touch(self.unknown)] = np.inf
         return flux, lost, variance
+
+
+def _middle(shape):
+    """Pixels within a circle of half the width about the centre, in a row."""
+    y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
+    return (np.hypot(y[:, np.newaxis], x) <= max(min(shape) / 4, 1)).ravel()
 
 
 def _framed(image, margin, value):

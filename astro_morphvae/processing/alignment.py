@@ -102,8 +102,9 @@ def reproject_cutouts(
     The variance of an output pixel is the sum of the input variances with the squares of its
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
     many pixels is the sum of their variances times ``noise_correlation``, which is multiplied to
-    the column that the input may have. It holds for apertures that are large beside a pixel of the
-    input (a radius of 6 of them for 5 % of sigma).
+    the column that the input may have. It is that of the middle of the image, a circle of half its
+    width, and holds for apertures that are large beside a pixel of the input: the sigma of one with
+    a radius of 6 of them is smaller than that by up to 5 %.
 
     A pixel to which a bad pixel, or one off the image, gives any weight is masked. Positions are
     right to 1e-3 input pixel.
