@@ -349,8 +349,8 @@ def _warn_of_shared_ids(latents_a, latents_b):
     shared = np.intersect1d(*(np.asarray(t["id"]).astype(str) for t in (latents_a, latents_b)))
     if len(shared):
         warnings.warn(
-            f"{len(shared)} ids, such as {str(shared[0])!r}, are in both tables: if they are the same "
-            "galaxies, give pairs='id', or classifiers, p-values and intervals will be wrong",
+            f"{len(shared)} ids, such as {str(shared[0])!r}, are in both tables: if they are the "
+            "same galaxies, give pairs='id', or classifiers, p-values and intervals will be wrong",
             MorphVAEWarning,
             stacklevel=3,
         )
