@@ -230,7 +230,7 @@ class SDSSClass(ConfiguredService):
         downloader = Downloader(
             cache=self.cache_location if cache is True else cache,
             max_connections=self.MAX_CONNECTIONS,
-            requests_per_second=conf.queries_per_second,
+            requests_per_second=conf.queries_per_second or None,
             timeout=self.TIMEOUT,
             retries=self.RETRIES,
             backoff=self.BACKOFF,

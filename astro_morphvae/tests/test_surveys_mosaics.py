@@ -1,4 +1,7 @@
+import itertools
+import sys
 import tracemalloc
+import warnings
 
 import astropy.units as u
 import numpy as np
@@ -6,7 +9,8 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import InverseVariance, NDData
-from astropy.wcs import Sip
+from astropy.utils.exceptions import AstropyWarning
+from astropy.wcs import WCS, Sip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -415,3 +419,55 @@ def test_mixed_noise_and_units_are_refused():
 def test_no_positions():
     empty = SkyCoord([] * u.deg, [] * u.deg)
     assert len(from_mosaics([tile(make_wcs())], empty, size=8)) == 0
+
+
+def test_missing_reproject_is_named(monkeypatch):
+    left = tile(make_wcs(crpix=(120, 60)))
+    right = tile(make_wcs(ra=10.0005, crpix=(-10.3, 60.8), rotation=0.06))
+    monkeypatch.setitem(sys.modules, "reproject", None)
+    with pytest.raises(ImportError, match="needs the package 'reproject'"):
+        from_mosaics([left, right], sky_of(left, 142, 60), size=48)
+    assert from_mosaics([left, right], sky_of(left, 60, 60), size=16).good.all()
+
+
+def soft_aperture(image, wcs, sky, radius=9):
+    """Flux in a round aperture, whose edge pixels count in part."""
+    x, y = wcs.world_to_pixel(sky)
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    return np.sum(image * np.clip(radius + 0.5 - np.hypot(columns - x, rows - y), 0, 1))
+
+
+@pytest.mark.parametrize("folder", ["ccd-decam/testcase6", "ccd-bok-mosaic/mzlsbass2"])
+def test_real_exposures_keep_their_flux_on_each_others_pixels(shared_data, folder):
+    """CCDs of DECam and 90prime, whose coordinates are distorted (TPV), two exposures each."""
+    pytest.importorskip("reproject")
+    images = []
+    for path in sorted((shared_data / folder / "images").rglob("*ooi*.fits")):
+        with warnings.catch_warnings(), fits.open(path) as hdus:
+            warnings.simplefilter("ignore", AstropyWarning)
+            wcs = WCS(hdus[1].header)
+            images.append((hdus[1].data - np.median(hdus[1].data), wcs))
+    n_compared = 0
+    for (first, wcs), (second, other) in itertools.permutations(images[:4], 2):
+        inner = np.zeros(first.shape)
+        inner[15:-15, 15:-15] = first[15:-15, 15:-15]
+        row, column = np.unravel_index(inner.argmax(), inner.shape)
+        sky = wcs.pixel_to_world([column], [row])
+        x, y = (float(value[0]) for value in other.world_to_pixel(sky))
+        on_both = 13 < x < second.shape[1] - 13 and 13 < y < second.shape[0] - 13
+        if not on_both or not 0.998 < _scale(wcs) / _scale(other) < 1.002:
+            continue
+        tiles = {
+            "grid": [NDData(second, wcs=other, unit=u.nmgy)],
+            "seen": [NDData(first, wcs=wcs, unit=u.nmgy)],
+        }
+        cutouts = from_mosaics(tiles, sky, size=25, bands=("grid", "seen"))
+        assert cutouts.good.all()
+        flux = soft_aperture(cutouts.data[0, 1], cutouts.wcs[0], sky)
+        assert flux == pytest.approx(soft_aperture(first, wcs, sky), rel=0.01)
+        n_compared += 1
+    assert n_compared
+
+
+def _scale(wcs):
+    return np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix)))

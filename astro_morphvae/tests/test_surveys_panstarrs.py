@@ -163,14 +163,18 @@ def test_asinh_is_undone():
 
 
 def test_nothing_is_fetched_twice(service, tmp_path):
+    def asked():
+        # A connection that breaks lets a request be sent again, so each is counted once.
+        return {tuple(sorted(one.items())) for one in service.asked}
+
     first = fetch(service, cache=tmp_path, bands="gr")
-    asked = len(service.asked)
-    assert asked == 3 + 3 * 2 * 3
+    assert len(asked()) == 3 + 3 * 2 * 3
+    before = len(service.asked)
     again = fetch(service, cache=tmp_path, bands="gr")
     np.testing.assert_array_equal(first.data, again.data)
-    assert len(service.asked) == asked
+    assert len(service.asked) == before
     fetch(service, cache=tmp_path, bands="rz")  # only z is new
-    assert len(service.asked) == asked + 3 * 3
+    assert len(asked()) == 3 + 3 * 3 * 3
 
 
 def test_nearest_skycell_serves(service):
@@ -192,6 +196,15 @@ def test_other_mask_bits(service):
     cutouts = fetch(service, maskbits=1024)
     assert cutouts.mask[0, 0, 5, 6]
     assert not cutouts.mask[0, 0, 3, 4]
+
+
+def test_oblong(service):
+    cutouts = fetch(service, size=(16, 31), bands="r")
+    assert cutouts.size == (16, 31)
+    x, y = cutouts.wcs[0].world_to_pixel(COORDS[0])
+    assert abs(x - 15) <= 0.8
+    assert abs(y - 7.5) <= 0.8
+    np.testing.assert_allclose(cutouts.data[0, 0, 8, 16], galaxy(31, "r")[8 + 7, 16], rtol=1e-4)
 
 
 def test_other_pixels(service):
