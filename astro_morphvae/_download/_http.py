@@ -205,4 +205,6 @@ def _reason(error):
             break
         error = inner
     text = " ".join(str(error).split()) or type(error).__name__
+    if text.startswith("HTTP"):  # which connection it was, in front of what happened
+        text = text.partition("): ")[2] or text
     return text[:120]
