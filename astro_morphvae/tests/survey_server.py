@@ -55,6 +55,7 @@ import numpy as np
 
 NATIVE = 0.262
 BLOCK = 2880
+_PIECE = 2**18
 
 #: Every way in which a reply can fail at random and be right the next time.
 FAILURES = (
@@ -415,6 +416,8 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._buffer = b""
         self._transport = None
+        self._outgoing = []
+        self._paused = False
 
     def connection_made(self, transport):
         self._transport = transport
@@ -459,7 +462,8 @@ class _Connection(asyncio.Protocol):
         lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
         if answer.manner == "whole":
-            transport.writelines([head, *answer.body])
+            self._outgoing += [memoryview(head), *map(memoryview, answer.body)]
+            self._pump()
             return
         body = b"".join(answer.body)
         if answer.manner == "dropped":
@@ -468,6 +472,21 @@ class _Connection(asyncio.Protocol):
             return
         transport.write(head)
         self._drip(body, 0)
+
+    def _pump(self):
+        # In pieces: what does not fit into the socket is moved in memory at every send.
+        while self._outgoing and not self._paused:
+            part = self._outgoing.pop(0)
+            if len(part) > _PIECE:
+                self._outgoing.insert(0, part[_PIECE:])
+            self._transport.write(part[:_PIECE])
+
+    def pause_writing(self):
+        self._paused = True
+
+    def resume_writing(self):
+        self._paused = False
+        self._pump()
 
     def _drip(self, body, sent):
         if not self._transport.is_closing() and sent < len(body):
