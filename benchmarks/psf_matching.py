@@ -111,7 +111,7 @@ def fitted_fwhm(image, guess, offset=(0, 0)):
     def model(_, peak, fwhm, beta, x0, y0):
         return peak * moffat((x[near] - x0) ** 2 + (y[near] - y0) ** 2, fwhm, beta)
 
-    start = [image.max(), guess, 3.5, *offset]
+    start = [image.max(), 0.95 * guess, 3.3, *offset]
     found, _ = curve_fit(model, None, image[near], p0=start)
     return abs(found[1])
 
@@ -223,7 +223,7 @@ def grid_wcs(scale, angle=0.0, shift=0.0):
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [150.0, 33.0]
-    wcs.wcs.crpix = [48.5 + shift, 48.5 - 0.6 * shift]
+    wcs.wcs.crpix = [64.5 + shift, 64.5 - 0.6 * shift]
     cos, sin = np.cos(angle), np.sin(angle)
     wcs.wcs.cd = np.array([[-cos, sin], [sin, cos]]) * scale / 3600
     return wcs
@@ -236,7 +236,7 @@ def noise_set(n, scale, seed):
     from astro_morphvae import CutoutSet
 
     rng = np.random.default_rng(seed)
-    size = 96
+    size = 128
     x = np.linspace(0, 1, size)
     variance = 1e-4 * (1 + x + 3 * np.exp(-80 * ((x[:, None] - 0.5) ** 2 + (x - 0.4) ** 2)))
     variance = np.broadcast_to(variance, (n, 3, size, size))
@@ -269,7 +269,7 @@ def pulls(cutouts):
     y, x = np.mgrid[:ny, :nx]
     for radius in (4, 8, 16):
         values = []
-        for y0, x0 in [(0, 0)] if radius == 16 else [(i, j) for i in (-12, 12) for j in (-12, 12)]:
+        for y0, x0 in [(i, j) for i in (-18, 18) for j in (-18, 18)]:
             aperture = np.hypot(y - ny // 2 - y0, x - nx // 2 - x0) < radius
             for band in range(data.shape[1]):
                 # The mask is the same in all rows.
@@ -292,7 +292,7 @@ def pull_table(n, seed):
     def matched(scale, grid=None, **keywords):
         cutouts = noise_set(n, scale, seed)
         if grid is not None:
-            cutouts = reproject_cutouts(cutouts, target_wcs=grid, size=96, **keywords)
+            cutouts = reproject_cutouts(cutouts, target_wcs=grid, size=128, **keywords)
         return match_psf(cutouts, target_fwhm=target)
 
     cases = {
@@ -303,7 +303,7 @@ def pull_table(n, seed):
         ),
         "reproject 0.454″ → 0.262″, match_psf": lambda: matched(0.454, grid_wcs(0.262, 0.3, 0.37)),
     }
-    print(f"\nPulls of simulated noise, {n} cutouts of 96 × 96 × 3, seed {seed}: width ± error")
+    print(f"\nPulls of simulated noise, {n} cutouts of 128 × 128 × 3, seed {seed}: width ± error")
     for name, make in cases.items():
         cutouts = make()
         texts = [f"{what} {w:.3f} ± {e:.3f}" for what, (w, e) in pulls(cutouts).items()]

@@ -27,8 +27,19 @@ class _Widths:
             for fwhm in key
         ]
 
+    def widths(self, key):
+        """Width of each band in pixels; NaN where it is unknown."""
+        return key
 
-class _Images:
+
+class _Drawn:
+    """What has no widths but those of its images."""
+
+    def widths(self, key):
+        return [np.nan if image is None else measure_fwhm(image) for image in self.images(key)]
+
+
+class _Images(_Drawn):
     """Images as they are given: (n or 1, n_band, ny, nx), and the size of a pixel in theirs."""
 
     def __init__(self, images, step):
@@ -46,7 +57,7 @@ class _Images:
         ]
 
 
-class _Models:
+class _Models(_Drawn):
     """One PSFEx model a band, at the positions of the rows."""
 
     def __init__(self, models, x, y, pixel_scale):
@@ -82,7 +93,7 @@ def parse_psf(psf, cutouts, beta):
     Returns
     -------
     object
-        With ``key(row)`` and ``images(key)``.
+        With ``key(row)``, ``images(key)`` and ``widths(key)``.
     """
     n, n_band = cutouts.shape[:2]
     if psf is None:
@@ -113,8 +124,10 @@ def parse_target(fwhm, psf, cutouts, beta):
     -------
     images : list of array
         One a band.
+    widths : sequence of float
+        FWHM of each, in pixels.
     fwhm : (n_band,) `~astropy.units.Quantity` or None
-        In arcsec; None where the pixel scale is unknown.
+        The same as angles; None where the pixel scale is unknown.
     """
     if (fwhm is None) == (psf is None):
         raise ValueError("give exactly one of target_fwhm and target_psf")
@@ -125,15 +138,16 @@ def parse_target(fwhm, psf, cutouts, beta):
         pixels = _in_pixels("target_fwhm", angle, cutouts, None)
         source = _Widths(pixels, _parse_beta("beta", beta))
     else:
-        angle = None
-        source = _parse_images("target_psf", psf, cutouts, None)
-    images = source.images(source.key(0))
+        angle, source = None, _parse_images("target_psf", psf, cutouts, None)
+    key = source.key(0)
+    images = source.images(key)
     if any(image is None for image in images):
         name = "target_psf" if fwhm is None else "target_fwhm"
         raise ValueError(f"{name}: expected something positive and finite in every band")
+    widths = source.widths(key)
     if angle is None and cutouts.pixel_scale is not None:
-        angle = [measure_fwhm(image) for image in images] * cutouts.pixel_scale
-    return images, angle
+        angle = widths * cutouts.pixel_scale
+    return images, widths, angle
 
 
 def _is_angle(value):

@@ -206,7 +206,7 @@ def aperture_correlation(noise_correlation, weights):
     >>> y, x = np.mgrid[-10:11, -10:11]
     >>> factors = [aperture_correlation(16.0, np.hypot(x, y) < radius) for radius in (2, 5, 10)]
     >>> np.round(factors, 1)
-    array([ 5.7, 10.8, 13.5])
+    array([ 5.2, 10.7, 13.2])
     """
     weights = np.asarray(weights, dtype=float)
     if weights.ndim != 2 or not np.isfinite(weights).all() or not weights.any():

@@ -14,7 +14,7 @@ from ..cutouts import CutoutSet, as_cutout_set
 from ..cutouts._parse import OK, list_rows, order_columns, set_status, status_of
 from ._convolve import Convolver
 from ._kernels import correlated_power, fit_kernel, residual_of, windowed_kernel
-from ._psf_images import MIN_FWHM, measure_fwhm
+from ._psf_images import MIN_FWHM
 from ._psf_sources import parse_psf, parse_target
 
 __all__ = ["common_fwhm", "match_psf"]
@@ -141,9 +141,9 @@ def match_psf(
         import_optional("photutils.psf_matching", needed_for="match_psf with a window")
         if not callable(window):
             raise TypeError(f"window: expected a window of photutils.psf_matching, got {window!r}")
-    target, width = parse_target(target_fwhm, target_psf, cutouts, beta)
+    target, widths, fwhm = parse_target(target_fwhm, target_psf, cutouts, beta)
     source = parse_psf(psf, cutouts, beta if psf_beta is None else psf_beta)
-    matcher = _Matcher(cutouts, source, target, tolerance, window, max_bad_weight)
+    matcher = _Matcher(cutouts, source, target, widths, tolerance, window, max_bad_weight)
     matcher.refuse_wide(flag=unreachable == "flag")
     with (
         ThreadPoolExecutor(n_jobs) as pool,
@@ -155,7 +155,7 @@ def match_psf(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return matcher.result(width)
+    return matcher.result(fwhm)
 
 
 def common_fwhm(*widths, margin=0.0):
@@ -214,13 +214,16 @@ def _parse_n_jobs(n_jobs):
     return int(n_jobs)
 
 
-class _Plan:
-    """Kernels of the bands of some row, or why there are none."""
+class _OutOfReachError(Exception):
+    """No kernel comes close enough to the target."""
 
-    def __init__(self, kernels, problem, size, max_bad_weight):
-        self.kernels, self.problem = kernels, problem
-        if not problem:
-            self.convolver = Convolver(kernels, size, max_bad_weight)
+
+class _Plan:
+    """What rows of the same point spread functions have in common."""
+
+    def __init__(self, kernels, size, max_bad_weight):
+        self.kernels = kernels
+        self.convolver = Convolver(kernels, size, max_bad_weight)
 
     def noise(self, correlation):
         """Factors on the propagated variance, and the correlation after the kernels."""
@@ -237,8 +240,9 @@ class _Plan:
 class _Matcher:
     """Match row by row, in any order, into one set."""
 
-    def __init__(self, cutouts, source, target, tolerance, window, max_bad_weight):
-        self.cutouts, self.source, self.target = cutouts, source, target
+    def __init__(self, cutouts, source, target, widths, tolerance, window, max_bad_weight):
+        self.cutouts, self.source = cutouts, source
+        self.target, self.target_widths = target, np.asarray(widths)
         self.tolerance, self.window, self.max_bad_weight = tolerance, window, max_bad_weight
         n, n_band = cutouts.shape[:2]
         self.data = np.full(cutouts.shape, np.nan, dtype=np.float32)
@@ -250,7 +254,6 @@ class _Matcher:
         if "noise_correlation" in cutouts.catalog.colnames:
             self.correlation *= np.asarray(cutouts.catalog["noise_correlation"])
         self.flag = False
-        self.target_fwhm = [measure_fwhm(image) for image in target]
         # Rows share kernels in sets where they share the point spread function.
         self.plan = lru_cache(maxsize=32)(self._plan)
 
@@ -262,10 +265,12 @@ class _Matcher:
             groups.setdefault(self.source.key(row), []).append(row)
         found = {}
         for key, rows in groups.items():
-            for band, image in enumerate(self.source.images(key)):
-                if problem := self._refusal(image, band):
-                    found.setdefault(problem, []).extend(rows)
-                    break
+            widths = enumerate(self.source.widths(key))
+            problems = (self._refusal(width, band) for band, width in widths)
+            if problem := next(filter(None, problems), None):
+                found.setdefault(problem, []).extend(rows)
+        for problem, rows in found.items():
+            self.statuses[rows] = problem
         if found and not flag:
             texts = [f"{problem} in rows {list_rows(rows)}" for problem, rows in found.items()]
             more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
@@ -274,11 +279,10 @@ class _Matcher:
                 "unreachable='flag' to leave such rows out"
             )
 
-    def _refusal(self, image, band):
-        name = self.cutouts.bands[band]
-        if image is None:
+    def _refusal(self, width, band):
+        name, target = self.cutouts.bands[band], self.target_widths[band]
+        if not (np.isfinite(width) and width > 0):
             return f"PSF unknown in {name}"
-        width, target = measure_fwhm(image), self.target_fwhm[band]
         if width < MIN_FWHM:
             return f"PSF undersampled in {name}: {self._show(width)}"
         # A residual of the tolerance is a difference of half of it in width.
@@ -293,13 +297,10 @@ class _Matcher:
         return " > ".join(f"{width * factor:.4g}" for width in pixels) + f" {unit}"
 
     def _plan(self, key):
-        kernels, problem = [], ""
+        kernels = []
         for band, (image, target) in enumerate(
             zip(self.source.images(key), self.target, strict=True)
         ):
-            problem = self._refusal(image, band)
-            if problem:
-                break
             kernel, residual = None, residual_of(image, target)
             if residual > self.tolerance:
                 if self.window is None:
@@ -308,22 +309,22 @@ class _Matcher:
                     best = windowed_kernel(image, target, self.window)
                 kernel, residual = best.array, best.residual
             if residual > self.tolerance:
-                problem = (
+                raise _OutOfReachError(
                     f"target PSF out of reach in {self.cutouts.bands[band]}: residual "
                     f"{residual:.2g} of its peak > {self.tolerance:.2g}"
                 )
-                break
             kernels.append(kernel)
-        return _Plan(kernels, problem, self.cutouts.size, self.max_bad_weight)
+        return _Plan(kernels, self.cutouts.size, self.max_bad_weight)
 
     def __call__(self, row):
         if self.statuses[row] != OK:
             return
-        plan = self.plan(self.source.key(row))
-        if plan.problem:
+        try:
+            plan = self.plan(self.source.key(row))
+        except _OutOfReachError as error:
             if not self.flag:
-                raise ValueError(f"psf: {plan.problem} in row {row}")
-            self.statuses[row] = plan.problem
+                raise ValueError(f"psf: {error} in row {row}") from None
+            self.statuses[row] = str(error)
             return
         data, ivar, mask = self.cutouts.arrays(slice(row, row + 1))
         data, ivar = data[0], None if ivar is None else ivar[0]
@@ -341,7 +342,7 @@ class _Matcher:
         if ivar is not None:
             self.ivar[row] = ivar
 
-    def result(self, width):
+    def result(self, fwhm):
         cutouts = self.cutouts
         catalog = cutouts.catalog.copy()
         set_status(catalog, self.statuses)
@@ -359,7 +360,7 @@ class _Matcher:
             mask=self.mask if self.mask.any() else None,
             wcs=cutouts.wcs,
             pixel_scale=cutouts.pixel_scale,
-            psf_fwhm=width,
+            psf_fwhm=fwhm,
             catalog=order_columns(catalog),
             meta=cutouts.meta,
         )
