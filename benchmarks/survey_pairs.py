@@ -13,7 +13,7 @@ width 1. As bright as they are simulated, galaxies have so much signal that the 
 cent of the point spread function counts. What alignment and matching leave of a difference, in per
 cent, is therefore shown apart, without noise.
 
-Run: python benchmarks/survey_pairs.py [--galaxies 600] [--size 96] [--dimming 20] [--seed 1]
+Run: python benchmarks/survey_pairs.py [--galaxies 1000] [--size 96] [--dimming 40] [--seed 1]
 """
 
 import argparse
@@ -130,9 +130,9 @@ def show_differences(first, second, table, label):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--galaxies", type=int, default=600)
+    parser.add_argument("--galaxies", type=int, default=1000)
     parser.add_argument("--size", type=int, default=96, help="pixels of the first survey")
-    parser.add_argument("--dimming", type=float, default=20.0, help="how much fainter they are")
+    parser.add_argument("--dimming", type=float, default=40.0, help="how much fainter they are")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 

@@ -7,7 +7,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.table import Table
-from werkzeug import Request, Response
+from werkzeug import Response
 
 from astro_morphvae.catalogs import GALAXY_ZOO, read_galaxy_zoo
 from astro_morphvae.catalogs._fetch import fetch_file
@@ -235,7 +235,7 @@ class Zenodo:
         file = {"key": self.name, "size": len(self.content), "checksum": f"md5:{self.md5}"}
         return Response(json.dumps({"id": self.record, "files": [file]}))
 
-    def send(self, request: Request):
+    def send(self, request):
         self.ranges.append(request.headers.get("Range"))
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, int):
@@ -259,6 +259,7 @@ class Zenodo:
 @pytest.fixture
 def zenodo(httpserver, tmp_path, monkeypatch):
     """Return a server that holds the votes of GZD-5 as CSV, which nothing but the wire can harm."""
+    pytest.importorskip("requests")
     monkeypatch.setattr("astro_morphvae.catalogs._fetch.backoff_delay", lambda *_: 0.01)
     monkeypatch.setattr("astro_morphvae.catalogs.galaxy_zoo.find_spec", lambda _: None)
     name = "gz_decals_volunteers_5.csv"
@@ -339,6 +340,7 @@ def test_a_record_that_changed(zenodo, fetch, monkeypatch):
 
 
 def test_hart_2016_is_checked_by_its_own_checksum(httpserver, tmp_path, monkeypatch):
+    pytest.importorskip("requests")
     monkeypatch.setattr("astro_morphvae.catalogs._fetch.backoff_delay", lambda *_: 0.01)
     path = write_csv(gz2_table(), tmp_path / "gz2_hart16.csv.gz")
     content = path.read_bytes()
@@ -356,6 +358,7 @@ def test_hart_2016_is_checked_by_its_own_checksum(httpserver, tmp_path, monkeypa
 
 
 def test_what_a_file_must_weigh(httpserver, tmp_path):
+    pytest.importorskip("requests")
     httpserver.expect_request("/a.csv").respond_with_data(b"x" * 100)
     url = httpserver.url_for("/a.csv")
     with pytest.raises(OSError, match="100 bytes in place of 60"):
@@ -382,6 +385,7 @@ def test_zenodo_publishes_what_we_know(name):
     from astro_morphvae._download import Downloader, Request
     from astro_morphvae.catalogs._fetch import ZENODO, _parse_record
 
+    pytest.importorskip("requests")
     table = GALAXY_ZOO[name]
     request = Request(f"{ZENODO}/api/records/{table.record}")
     (reply,) = Downloader(cache=False, progress=False).fetch([request], _parse_record)

@@ -319,7 +319,7 @@ def test_same_flux_in_both_surveys(tmp_path):
     from astro_morphvae.surveys import LegacySurvey
     from astro_morphvae.tests.survey_server import CutoutSource, SurveyServer
 
-    surveys = simulate_paired_sky(60, size=64, seed=3, dimming=20)
+    surveys = simulate_paired_sky(40, size=64, seed=3, dimming=20)
     layers = dict(zip(("ls-dr9-south", "ls-dr9-north"), map(CutoutSource, surveys), strict=True))
     ours = SkyCoord(surveys[0].catalog["ra"], surveys[0].catalog["dec"])
     theirs = SkyCoord(ours.ra, ours.dec + surveys[1].pixel_scale)[::-1]
