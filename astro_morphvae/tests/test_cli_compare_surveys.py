@@ -14,6 +14,14 @@ pytest.importorskip("matplotlib")
 FEW = "--n-permutations 19 --n-bootstrap 10"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_forests():
+    """Let few trees tell surveys apart, where a test is not about how well they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("astro_morphvae.analysis._classifier.N_TREES", 20)
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)

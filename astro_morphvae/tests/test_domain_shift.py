@@ -24,6 +24,14 @@ from astro_morphvae.exceptions import MorphVAEWarning
 FEW = {"n_permutations": 39, "n_bootstrap": 40, "n_folds": 2}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_forests():
+    """Let few trees tell surveys apart, where a test is not about how well they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("astro_morphvae.analysis._classifier.N_TREES", 20)
+        yield
+
+
 def make_latents(x, first_id=0, status="ok"):
     ids = [f"galaxy-{i}" for i in range(first_id, first_id + len(x))]
     return QTable({"id": ids, "z_mean": x, "status": np.full(len(x), status, dtype="U20")})
