@@ -70,9 +70,10 @@ def reproject_cutouts(
         image by about the size of a pixel, and are much slower.
     kernel : {"bicubic", "bilinear", "lanczos3"}, optional
         Kernel of the interpolation. Bicubic, the default, keeps the width of the point spread
-        function, and spreads a bad pixel over 4 × 4; bilinear blurs (a standard deviation of 0.41
-        input pixel along each axis) and spreads it over 2 × 2; Lanczos-3 is a little sharper than
-        bicubic for images that are barely sampled, and spreads it over 6 × 6.
+        function, and positions, and spreads a bad pixel over 4 × 4. Bilinear blurs (a standard
+        deviation of 0.41 input pixel along each axis) and spreads it over 2 × 2. Lanczos-3 leaves
+        the noise least correlated, but may move a star that is barely sampled by 0.02 pixel, and
+        spreads a bad pixel over 6 × 6.
     n_jobs : int, optional
         Threads that share the objects; -1 for one a core.
     progress : bool, optional
@@ -95,9 +96,9 @@ def reproject_cutouts(
     Notes
     -----
     Flux is conserved: interpolated values are multiplied by the number of input pixels in the solid
-    angle of each output pixel, which is found from the two WCS everywhere. Where output pixels are
-    larger than those of the input, the interpolated image is averaged with the same kernel, widened
-    to their size, so that each input pixel keeps its share.
+    angle of each output pixel, which is found from the two WCS everywhere. Unless output pixels
+    have the same size (within 2 %) or are much smaller (below 0.7), the interpolated image is
+    averaged with the same kernel at their size, so that each input pixel keeps its share.
 
     The variance of an output pixel is the sum of the input variances with the squares of its
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of

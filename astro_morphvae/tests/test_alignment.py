@@ -2,12 +2,14 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
-from astropy.nddata import InverseVariance
+from astropy.io import fits
+from astropy.nddata import InverseVariance, NDData
+from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS, DistortionLookupTable, Sip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astro_morphvae import CutoutSet
+from astro_morphvae import CutoutSet, extract_cutouts
 from astro_morphvae.cutouts._wcs import quiet_astropy, shift_wcs
 from astro_morphvae.processing import _pixel_map, alignment, reproject_cutouts
 from astro_morphvae.processing._pixel_map import map_pixels
@@ -88,7 +90,7 @@ class TestFlux:
         dx=st.floats(-0.5, 0.5),
         kernel=st.sampled_from(["bicubic", "lanczos3"]),
     )
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def test_flux_is_conserved_on_any_grid(self, ratio, rotation, flip, dx, kernel):
         n = 64
         source = make_wcs(RA, DEC, (n / 2 + dx, n / 2), 0.262, rotation)
@@ -100,8 +102,11 @@ class TestFlux:
         star = one(draw_star(source, n, fwhm), source)
         out = reproject_cutouts(star, target_wcs=target, size=size, kernel=kernel)
         flux, x, y, variance = moments(np.nan_to_num(out.data[0, 0]))
-        assert flux == pytest.approx(1, abs=3e-3)
-        np.testing.assert_allclose([x, y], target.all_world2pix(RA, DEC, 0), atol=0.01)
+        # Normalised Lanczos weights reproduce a constant, but not quite a slope.
+        exact = kernel == "bicubic"
+        assert flux == pytest.approx(1, abs=3e-3 if exact else 1e-2)
+        tolerance = 0.01 if exact else 0.03
+        np.testing.assert_allclose([x, y], target.all_world2pix(RA, DEC, 0), atol=tolerance)
         assert variance * ratio**2 == pytest.approx((fwhm / 2.3548) ** 2, rel=0.03)
 
     @pytest.mark.parametrize("make", [sip_wcs, tpv_wcs])
@@ -247,7 +252,7 @@ class TestMask:
     def test_bad_pixel_never_leaks(self, method, kernel):
         if method != "interp":
             pytest.importorskip("reproject")
-        source, target = centred(32, 0.3, rotation=0.7), centred(30)
+        source, target = centred(32, rotation=0.7), centred(30)
         image, mask = np.ones((2, 32, 32)), np.zeros((1, 2, 32, 32), dtype=bool)
         mask[0, 1, 15, 17] = True
         image[1, 15, 17] = 1e9
@@ -488,6 +493,59 @@ class TestRows:
         parts = reproject_cutouts(cutouts, pixel_scale=0.1 * u.arcsec)
         np.testing.assert_array_equal(parts.data, whole.data)
         np.testing.assert_array_equal(parts.mask, whole.mask)
+
+
+class TestRealImages:
+    """CCD images with TPV distortion; benchmarks/alignment.py measures many sources."""
+
+    @pytest.mark.parametrize(
+        ("folder", "name"),
+        [
+            ("ccd-bok-mosaic", "ksb_180313_081856_ooi_g_ls9.CCD4.fits"),
+            ("ccd-bok-mosaic", "k4m_151214_021723_oki_zd_v0-ccd2.fits"),
+            ("ccd-decam", "c4d_141029_043420_ooi_r_ls9.N26.fits"),
+        ],
+        ids=["90prime", "Mosaic3", "DECam"],
+    )
+    def test_brightest_source_keeps_flux_and_position(self, shared_data, folder, name):
+        aperture = pytest.importorskip("photutils.aperture")
+        path = next((shared_data / folder).glob(f"**/{name}"))
+        kind = "_ooi_" if "_ooi_" in name else "_oki_"
+        values, weight, mask = (
+            fits.getdata(path.with_name(path.name.replace(kind, other)), 1).astype(float)
+            for other in (kind, "_oow_", "_ood_")
+        )
+        with quiet_astropy():
+            wcs = WCS(fits.getheader(path, 1))
+        values -= sigma_clipped_stats(values)[1]
+        image = NDData(
+            values, unit=u.adu, wcs=wcs, mask=mask != 0, uncertainty=InverseVariance(weight)
+        )
+        margin = 14  # keeps apertures on the image
+        inner = np.where(mask == 0, values, 0)[margin:-margin, margin:-margin]
+        y, x = np.add(np.unravel_index(inner.argmax(), inner.shape), margin)
+        sky = wcs.pixel_to_world(x, y)
+        cut = extract_cutouts(image, sky, 60)
+        out = reproject_cutouts(cut, pixel_scale=SCALE, size=80)
+        assert out.good.all()
+        fluxes, centres = [], []
+        for cutouts in (cut, out):
+            pixels = np.nan_to_num(cutouts.data[0, 0].astype(float))
+            frame = cutouts.wcs[0]
+            at = np.array(frame.world_to_pixel(sky))
+            scale = np.sqrt(map_pixels(frame, out.wcs[0], (80, 80)).area[39, 39]) / 0.262
+            yy, xx = np.indices(pixels.shape)
+            for _ in range(20):  # centroid in a window of one arcsec that follows it
+                window = pixels * np.exp(-(np.hypot(xx - at[0], yy - at[1]) ** 2) / 2 / scale**2)
+                window[np.hypot(xx - at[0], yy - at[1]) > 3 * scale] = 0
+                total = window.sum()
+                step = [(window * (xx - at[0])).sum(), (window * (yy - at[1])).sum()]
+                at += 2 * np.array(step) / total
+            circle = aperture.CircularAperture(at, 2.5 * scale)
+            fluxes.append(circle.do_photometry(pixels)[0][0])
+            centres.append(frame.pixel_to_world(*at))
+        assert fluxes[1] == pytest.approx(fluxes[0], rel=5e-3)
+        assert centres[0].separation(centres[1]) < 0.1 * SCALE
 
 
 class TestArguments:
