@@ -271,7 +271,7 @@ class _Job:
         delay = backoff_delay(task.attempts, self._backoff)
         if wanted is not None:
             self._pace.hold(wanted)
-            delay = max(delay, wanted)
+            delay += wanted
         self._schedule.again(task, delay)
         return None
 
