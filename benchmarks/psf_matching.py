@@ -17,12 +17,13 @@ import argparse
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 
 import astropy.units as u
 import numpy as np
 from astropy.wcs import WCS
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 
 SCALES = {"decam": 0.262, "90prime": 0.454, "mosaic": 0.260}  # arcsec per CCD pixel
 # Targets: widest point spread function of the CCD times this, and exponent.
@@ -112,7 +113,9 @@ def fitted_fwhm(image, guess, offset=(0, 0)):
         return peak * moffat((x[near] - x0) ** 2 + (y[near] - y0) ** 2, fwhm, beta)
 
     start = [image.max(), 0.95 * guess, 3.3, *offset]
-    found, _ = curve_fit(model, None, image[near], p0=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # covariance, where the fit is exact
+        found, _ = curve_fit(model, None, image[near], p0=start)
     return abs(found[1])
 
 

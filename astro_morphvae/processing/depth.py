@@ -120,7 +120,8 @@ def match_depth(
 
     Whether a row is noisier than the target is judged by the median variance of its pixels. A pixel
     that is noisier although its row is not, as in a bright galaxy, keeps its variance. Where
-    ``like`` knows no variance, the median of its band stands for it.
+    ``like`` knows no variance, the median of its band stands for it; where it knows none in the
+    whole band, as in a bad row, nothing is added.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def match_depth(
         noisier = have > wanted * (1 + tolerance)
     if noisier.any() and unreachable == "raise":
         raise ValueError(_describe(cutouts, noisier, have, wanted))
-    data, ivar = cutouts.data.copy(), cutouts.ivar.copy()
+    data, ivar = (np.array(part, dtype=np.float32) for part in (cutouts.data, cutouts.ivar))
     correlation = _correlation(cutouts)
     keys = _row_keys(cutouts.catalog["id"])
     for row in rows:

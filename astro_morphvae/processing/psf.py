@@ -1,13 +1,10 @@
 """Cutouts brought to one resolution: point spread functions matched, with noise and mask."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import astropy.units as u
 import numpy as np
 from astropy.table import Column
-from tqdm import tqdm
 
 from .._optional import import_optional
 from ..cutouts import CutoutSet, as_cutout_set
@@ -16,6 +13,7 @@ from ._convolve import Convolver
 from ._kernels import correlated_power, fit_kernel, residual_of, windowed_kernel
 from ._psf_images import MIN_FWHM
 from ._psf_sources import parse_psf, parse_target
+from ._threads import for_each_row, parse_n_jobs
 
 __all__ = ["common_fwhm", "match_psf"]
 
@@ -57,6 +55,8 @@ def match_psf(
           (n, n_band, ny, nx).
         - `PSFExModel`, or a sequence of one a band: evaluated at ``x`` and ``y`` of the catalog,
           the position of each row on the CCD, as `~astro_morphvae.cutouts.extract_cutouts` gives.
+          Pixels of the cutouts have to lie along those of the CCD, and be as large where the model
+          does not know its pixel scale.
     beta : float, optional
         Exponent of the Moffat profile of the target.
     psf_beta : float, optional
@@ -136,7 +136,7 @@ def match_psf(
     for name, value in (("tolerance", tolerance), ("max_bad_weight", max_bad_weight)):
         if not (np.isscalar(value) and 0 <= value < 1):
             raise ValueError(f"{name}: expected a fraction from 0 to 1, got {value!r}")
-    n_jobs = _parse_n_jobs(n_jobs)
+    n_jobs = parse_n_jobs(n_jobs)
     if window is not None:
         import_optional("photutils.psf_matching", needed_for="match_psf with a window")
         if not callable(window):
@@ -145,16 +145,7 @@ def match_psf(
     source = parse_psf(psf, cutouts, beta if psf_beta is None else psf_beta)
     matcher = _Matcher(cutouts, source, target, widths, tolerance, window, max_bad_weight)
     matcher.refuse_wide(flag=unreachable == "flag")
-    with (
-        ThreadPoolExecutor(n_jobs) as pool,
-        tqdm(total=len(cutouts), desc="match PSF", unit="cutout", disable=not progress) as bar,
-    ):
-        try:
-            for _ in pool.map(matcher, range(len(cutouts))):
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for_each_row(matcher, len(cutouts), n_jobs=n_jobs, label="match PSF", progress=progress)
     return matcher.result(fwhm)
 
 
@@ -202,20 +193,6 @@ def common_fwhm(*widths, margin=0.0):
         raise ValueError(
             f"widths: numbers of bands differ: {', '.join(str(len(w)) for w in widest)}"
         ) from None
-
-
-def _parse_n_jobs(n_jobs):
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)):
-        raise TypeError(f"n_jobs: expected an int, got {n_jobs!r}")
-    if n_jobs == -1:
-        return os.cpu_count() or 1
-    if n_jobs < 1:
-        raise ValueError(f"n_jobs: expected a positive number or -1, got {n_jobs}")
-    return int(n_jobs)
-
-
-class _OutOfReachError(Exception):
-    """No kernel comes close enough to the target."""
 
 
 class _Plan:
@@ -297,6 +274,7 @@ class _Matcher:
         return " > ".join(f"{width * factor:.4g}" for width in pixels) + f" {unit}"
 
     def _plan(self, key):
+        """Kernels of the bands, or a text that says why there are none."""
         kernels = []
         for band, (image, target) in enumerate(
             zip(self.source.images(key), self.target, strict=True)
@@ -309,7 +287,7 @@ class _Matcher:
                     best = windowed_kernel(image, target, self.window)
                 kernel, residual = best.array, best.residual
             if residual > self.tolerance:
-                raise _OutOfReachError(
+                return (
                     f"target PSF out of reach in {self.cutouts.bands[band]}: residual "
                     f"{residual:.2g} of its peak > {self.tolerance:.2g}"
                 )
@@ -319,12 +297,11 @@ class _Matcher:
     def __call__(self, row):
         if self.statuses[row] != OK:
             return
-        try:
-            plan = self.plan(self.source.key(row))
-        except _OutOfReachError as error:
+        plan = self.plan(self.source.key(row))
+        if isinstance(plan, str):
             if not self.flag:
-                raise ValueError(f"psf: {error} in row {row}") from None
-            self.statuses[row] = str(error)
+                raise ValueError(f"psf: {plan} in row {row}")
+            self.statuses[row] = plan
             return
         data, ivar, mask = self.cutouts.arrays(slice(row, row + 1))
         data, ivar = data[0], None if ivar is None else ivar[0]

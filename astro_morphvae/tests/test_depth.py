@@ -127,6 +127,17 @@ def test_pixels_without_a_variance():
     assert matched.ivar[0, 0, 7, 7] == pytest.approx(100)
 
 
+def test_row_that_is_bad_in_the_other_survey_stays():
+    deep, shallow = flat([0.01], n=2), flat([0.04], n=2)
+    data = shallow.data.copy()
+    data[1] = np.nan
+    shallow = CutoutSet(data, unit=u.nmgy, bands="g", uncertainty=shallow.uncertainty)
+    matched = match_depth(deep, like=shallow, seed=1)
+    assert matched.ivar[0, 0, 0, 0] == pytest.approx(25)
+    np.testing.assert_array_equal(matched.data[1], deep.data[1])
+    np.testing.assert_array_equal(matched.ivar[1], deep.ivar[1])
+
+
 def test_depth_asked_for_is_reached_also_with_correlated_noise():
     cutouts = match_psf(noise(3, size=64, fwhm=(4.0, 4.0)), target_fwhm=6 * SCALE)
     goal = point_source_depth(cutouts).min() - 0.5 * u.mag

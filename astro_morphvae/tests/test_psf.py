@@ -225,6 +225,20 @@ def test_one_huge_variance_does_not_drown_the_others():
     assert two[20, 10] == 0
 
 
+def test_cutouts_need_not_be_square():
+    cutouts = stars(n=1)
+    narrow = type(cutouts)(
+        cutouts.data[..., 10:-10],
+        unit=u.nmgy,
+        bands="gr",
+        pixel_scale=SCALE,
+        psf_fwhm=cutouts.psf_fwhm,
+    )
+    matched = match_psf(narrow, target_fwhm=6 * SCALE)
+    for band in range(2):
+        check_star(matched.data[0, band], matched.mask[0, band], moffat(65, 6.0)[:, 10:-10])
+
+
 def test_bad_rows_stay_bad_and_small_cutouts_become_bad():
     cutouts = stars(n=3)
     data = cutouts.data.copy()
