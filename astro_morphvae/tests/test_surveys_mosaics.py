@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.nddata import InverseVariance, NDData
+from astropy.nddata import InverseVariance, NDData, StdDevUncertainty
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, Sip
 from hypothesis import given, settings
@@ -293,6 +293,42 @@ class TestFiles:
         cutouts = from_mosaics(zero_point, sky_of(tile(wcs), 60, 60), size=9)
         np.testing.assert_allclose(cutouts.data, 0.1, rtol=1e-6)
 
+    def test_what_is_wrong_with_a_file_is_said(self, tmp_path):
+        wcs = make_wcs(crpix=(80, 60))
+        sky = sky_of(tile(wcs), 80, 60)
+        image = write(tmp_path / "i.fits", np.ones(SHAPE, np.float32), wcs)
+        plain = write(tmp_path / "plain.fits", np.ones(SHAPE, np.float32))
+        small = write(tmp_path / "small.fits", np.ones((4, 4), np.float32))
+        empty = tmp_path / "empty.fits"
+        fits.PrimaryHDU().writeto(empty)
+        for mosaic, match in (
+            (image, "i.fits does not name its bands; give them"),
+            (Mosaic(image, bands=("g", "r")), "bands: 2 names"),
+            (plain, "plain.fits holds an image without celestial WCS"),
+            (empty, "no image in empty.fits"),
+            (Mosaic(tile(wcs), ivar=image), "an NDData brings its own uncertainty"),
+        ):
+            with pytest.raises(ValueError, match=match):
+                from_mosaics([mosaic], sky, size=8)
+        for companions in ({"ivar": small}, {"mask": small}):
+            cutouts = from_mosaics([Mosaic(image, bands="r", **companions)], sky, size=8)
+            assert cutouts.catalog["status"][0].startswith("invalid-file: i.fits: small.fits has")
+
+    def test_masks_of_other_kinds(self, tmp_path):
+        wcs = make_wcs(crpix=(80, 60))
+        image = write(tmp_path / "i.fits", np.ones((1, *SHAPE), np.float32), wcs, FILTER="r DECam")
+        bits = np.full(SHAPE, np.nan, np.float32)
+        bits[60, 80], bits[61, 80] = 4, 8
+        mask = write(tmp_path / "m.fits", bits)
+        sky = sky_of(tile(wcs), 80, 60)
+        assert from_mosaics([Mosaic(image, mask=mask)], sky, size=9).mask.sum() == 2
+        assert from_mosaics([Mosaic(image, mask=mask, bad_bits=4)], sky, size=9).mask.sum() == 1
+        numbered = Mosaic(image, mask=mask, bad_bits={"g": 4}, hdu=0)
+        cutouts = from_mosaics(numbered, sky, size=9)
+        assert cutouts.mask is None
+        assert cutouts.bands == ("r",)
+        assert cutouts.unit == u.dimensionless_unscaled
+
     def test_a_truncated_file_spoils_its_own_rows_only(self, tmp_path):
         wcs = make_wcs(crpix=(80, 60))
         far = make_wcs(ra=10.1, crpix=(80, 60))
@@ -414,6 +450,24 @@ def test_mixed_noise_and_units_are_refused():
     other = tile(wcs, band="g", unit=u.adu)
     with pytest.raises(CutoutMismatchError, match="units differ: adu, nmgy"):
         from_mosaics([tile(wcs), other], SkyCoord("10d 20d"), size=8)
+
+
+def test_several_bands_in_memory():
+    wcs = make_wcs(crpix=(80, 60))
+    cube = NDData(
+        np.stack([np.full(SHAPE, value) for value in (1.0, 2.0)]),
+        unit=u.nmgy,
+        wcs=wcs,
+        mask=np.eye(*SHAPE, dtype=bool),
+        uncertainty=StdDevUncertainty(np.full((2, *SHAPE), 0.5)),
+        meta={"BANDS": "gr"},
+    )
+    cutouts = from_mosaics(cube, sky_of(cube, 60, 60), size=9, bands="rg")
+    np.testing.assert_array_equal(cutouts.data[0, :, 0, 1], [2, 1])
+    np.testing.assert_array_equal(cutouts.ivar[0, :, 0, 1], 4)
+    assert cutouts.mask.sum() == 18
+    no_noise = from_mosaics([tile(wcs, ivar=None)], sky_of(cube, 60, 60), size=9)
+    assert no_noise.ivar is None
 
 
 def test_no_positions():
