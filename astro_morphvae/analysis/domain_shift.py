@@ -128,7 +128,7 @@ def domain_shift(
     gaussians = make_kernel(kernel, samples.x, seed)
     unbiased = kernel != "xu2023" if isinstance(kernel, str) else True
     values = mmd_values(samples, gaussians, weights.a, weights.b, unbiased=unbiased)
-    table.add("mmd2", values, "squared maximum mean discrepancy")
+    table.add("mmd2", values, "squared maximum mean discrepancy", centred=not unbiased)
     _add_linear(table, samples, gaussians, n_bootstrap, seed)
     counted = np.r_[0, 1 + n_permutations : len(weights.a)]  # without permutations
     for name in ("forest", "logistic"):

@@ -430,6 +430,7 @@ def test_the_reference_kernel_keeps_its_bias(shifted):
     expected = squared_mmd(*arrays, kernel="xu2023", unbiased=False)
     assert row(table, "mmd2")["value"] == pytest.approx(expected, rel=1e-5)
     assert table.meta["unbiased"] is False
+    assert row(table, "mmd2")["low"] < expected < row(table, "mmd2")["high"]
     assert row(table, "mmd2")["chance"] > 0
 
 
