@@ -362,7 +362,7 @@ def test_real_service():
     radius = np.hypot(*(np.mgrid[:100, :100] - np.array([y, x])[:, None, None])) * 0.396
     flux = data[0, 1][radius < 1.5].sum()
     assert 22.5 - 2.5 * np.log10(flux) == pytest.approx(18.3, abs=0.4)
-    # Neither survey says its noise better than the sky between the galaxies.
+    # The inverse variance says what the sky between the galaxies scatters.
     sky = radius > 10
     pulls = data[0, 0][sky] * np.sqrt(ivar[0, 0][sky])
     assert 0.7413 * np.subtract(*np.percentile(pulls, [75, 25])) == pytest.approx(1, abs=0.2)
