@@ -117,7 +117,10 @@ def _take_catalog(catalog, index, chosen, ids, positions, statuses):
             values[missing] = 1.0
             taken[name] = values
         elif missing.any() and name not in ("id", "ra", "dec", "status"):
-            taken[name] = _blanked(column, missing)
+            if hasattr(column, "dtype"):
+                taken[name] = _blanked(column, missing)
+            else:  # times and positions, which cannot be missing everywhere
+                del taken[name]
     taken["id"] = np.asarray(ids)
     taken["id"].info.description = "Identifier of the object"
     own = [
