@@ -137,7 +137,7 @@ def match_models(models, n, offset):
     print("residual: largest difference in units of the peak; width: relative error of the FWHM,")
     print("by the area above half maximum | by a Moffat fit. Median and worst.")
     print(f"{'camera':8} {'target':>18} {'stars':>6} {'refused':>8} {'residual':>16} {'width':>31}")
-    worst = np.zeros(3)
+    everything, missing = [], []
     for camera, members in models.items():
         for ratio, beta in TARGETS:
             found, refused = [], 0
@@ -150,29 +150,45 @@ def match_models(models, n, offset):
                 )
                 fwhm = float(wanted / model.pixel_scale)
                 target = target_image(fwhm, beta, offset or (0, 0))
-                refused += int((~matched.good).sum())
+                bad = np.flatnonzero(~matched.good)
+                refused += len(bad)
+                missing += [
+                    f"{camera} {members.index(model)} at ({x[row]:.0f}, {y[row]:.0f}), "
+                    f"{ratio} × FWHM: {matched.catalog['status'][row]}"
+                    for row in bad
+                ]
                 found += [
                     judge(matched[int(row)], target, fwhm, offset or (0, 0))
                     for row in np.flatnonzero(matched.good)
                 ]
             found = np.abs(found)
-            worst = np.maximum(worst, found.max(axis=0))
+            everything.append(found)
             middle, most = np.median(found, axis=0), found.max(axis=0)
             print(
                 f"{camera:8} {ratio:5.2f} × FWHM, β={beta:3} {len(found):6d} {refused:8d} "
                 f"{middle[0]:7.4f} {most[0]:8.4f} "
                 f"{middle[1]:7.4f} {most[1]:7.4f} | {middle[2]:7.4f} {most[2]:7.4f}"
             )
-    print(f"worst of all: residual {worst[0]:.4f}, width {worst[1]:.4f} | {worst[2]:.4f}")
+    everything = np.concatenate(everything)
+    middle, most = np.median(everything, axis=0), everything.max(axis=0)
+    print(
+        f"all {len(everything)}: residual {middle[0]:.4f} {most[0]:.4f}, "
+        f"width {middle[1]:.4f} {most[1]:.4f} | {middle[2]:.4f} {most[2]:.4f}; refused:"
+    )
+    print("\n".join(missing) or "none")
 
 
 def compare_kernels(models, n):
     """Kernels alone, ours and photutils', for the middle target."""
-    import photutils.psf_matching as pm
-
-    from astro_morphvae.processing._kernels import _Match, fit_kernel, windowed_kernel
+    from astro_morphvae.processing._kernels import (
+        _Match,
+        fit_kernel,
+        photutils_matching,
+        windowed_kernel,
+    )
     from astro_morphvae.processing._psf_images import measure_fwhm, moffat_image
 
+    pm = photutils_matching()
     ways = {
         "fitted (default)": lambda s, t: fit_kernel(s, t, 0.01),
         "ratio, no window": lambda s, t: windowed_kernel(s, t, lambda shape: np.ones(shape)),

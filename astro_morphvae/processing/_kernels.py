@@ -1,6 +1,8 @@
 """Kernels that turn one point spread function into another; arrays only."""
 
 from functools import cached_property, lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ __all__ = [
     "Kernel",
     "correlated_power",
     "fit_kernel",
+    "photutils_matching",
     "residual_of",
     "windowed_kernel",
 ]
@@ -195,6 +198,14 @@ def _promising(match, goal):
             yield ridge, fft.irfft2(match.unlimited(ridge), s=match.shape)
 
 
+def photutils_matching():
+    """Import what photutils has for matching, or raise an ImportError that says how to get it."""
+    import_optional("photutils", needed_for="match_psf with a window")
+    # Where it was before photutils 3.0.
+    new, old = "photutils.psf_matching", "photutils.psf.matching"
+    return import_module(new if find_spec(new) else old)
+
+
 def windowed_kernel(source, target, window):
     """Kernel from the ratio of Fourier transforms under a window, as photutils makes it.
 
@@ -209,7 +220,7 @@ def windowed_kernel(source, target, window):
     -------
     Kernel
     """
-    matching = import_optional("photutils.psf_matching", needed_for="match_psf with a window")
+    matching = photutils_matching()
     # Renamed in photutils 3.0.
     make = getattr(matching, "make_kernel", None) or matching.create_matching_kernel
     n = max(source.shape[-1], target.shape[-1])

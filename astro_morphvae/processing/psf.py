@@ -6,11 +6,16 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Column
 
-from .._optional import import_optional
 from ..cutouts import CutoutSet, as_cutout_set
 from ..cutouts._parse import OK, list_rows, order_columns, set_status, status_of
 from ._convolve import Convolver
-from ._kernels import correlated_power, fit_kernel, residual_of, windowed_kernel
+from ._kernels import (
+    correlated_power,
+    fit_kernel,
+    photutils_matching,
+    residual_of,
+    windowed_kernel,
+)
 from ._psf_images import MIN_FWHM
 from ._psf_sources import parse_psf, parse_target
 from ._threads import for_each_row, parse_n_jobs
@@ -138,7 +143,7 @@ def match_psf(
             raise ValueError(f"{name}: expected a fraction from 0 to 1, got {value!r}")
     n_jobs = parse_n_jobs(n_jobs)
     if window is not None:
-        import_optional("photutils.psf_matching", needed_for="match_psf with a window")
+        photutils_matching()
         if not callable(window):
             raise TypeError(f"window: expected a window of photutils.psf_matching, got {window!r}")
     target, widths, fwhm = parse_target(target_fwhm, target_psf, cutouts, beta)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astro_morphvae.processing import PSFExModel, match_psf, reproject_cutouts
-from astro_morphvae.processing._kernels import fit_kernel
+from astro_morphvae.processing._kernels import fit_kernel, photutils_matching
 from astro_morphvae.processing._psf_images import measure_fwhm, moffat_image
 from astro_morphvae.processing.depth import aperture_correlation
 from astro_morphvae.processing.psf import common_fwhm
@@ -263,7 +263,8 @@ def test_threads_change_nothing():
 
 
 def test_windows_of_photutils():
-    windows = pytest.importorskip("photutils.psf_matching")
+    pytest.importorskip("photutils")
+    windows = photutils_matching()
     cutouts = stars()
     matched = match_psf(cutouts, target_fwhm=7.5 * SCALE, window=windows.TukeyWindow(0.4))
     check_star(matched.data[0, 0], matched.mask[0, 0], moffat(65, 7.5))
