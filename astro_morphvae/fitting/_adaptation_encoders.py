@@ -3,12 +3,10 @@
 import numpy as np
 import torch
 
-from ..networks.adaptation import branches_of, gaussian_transport, paired_transport
+from ..networks.adaptation import branches_of, feature_transport
 from ..networks.batches import iterate_batches
 
 __all__ = ["SurveyEncoders", "start_corrections"]
-
-_TRANSPORT_RIDGE = 1e-2
 
 
 class SurveyEncoders:
@@ -145,11 +143,9 @@ def start_corrections(encoders):
         partner = target.partner[rows]
         paired = (partner >= 0) & np.isin(partner, source.train)
         if paired.sum() > 2 * encoders.network.latent_dim:
-            start = paired_transport(
-                vectors(0, partner[paired]), vectors(number, rows[paired]), ridge=_TRANSPORT_RIDGE
+            start = feature_transport(
+                vectors(0, partner[paired]), vectors(number, rows[paired]), paired=True
             )
         else:
-            start = gaussian_transport(
-                vectors(0, source.train), vectors(number, rows), ridge=_TRANSPORT_RIDGE
-            )
+            start = feature_transport(vectors(0, source.train), vectors(number, rows))
         correction.start_from(number - 1, *(part.float() for part in start))

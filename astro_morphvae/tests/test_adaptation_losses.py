@@ -19,6 +19,7 @@ from astro_morphvae.networks.adaptation import (
     SurveyCorrection,
     bandwidths_of,
     coral_distance,
+    feature_transport,
     gaussian_transport,
     get_method,
     mmd_squared,
@@ -228,6 +229,22 @@ class TestTransport:
         np.testing.assert_allclose(matrix, 0.5 * np.eye(2), atol=0.05)
         matrix, _ = paired_transport(x, y, keep_scatter=1.0)
         np.testing.assert_allclose(matrix, 0.5**0.5 * np.eye(2), atol=0.05)
+
+    @pytest.mark.parametrize("paired", [False, True])
+    def test_of_features_is_that_in_few_dimensions(self, paired):
+        x, y = self.mixed()
+        matrix, offset = feature_transport(x, y, paired=paired, ridge=1e-6)
+        expected = (paired_transport if paired else gaussian_transport)(x, y, ridge=1e-6)
+        np.testing.assert_allclose(matrix, expected[0], atol=1e-3)
+        np.testing.assert_allclose(offset, expected[1], atol=1e-3)
+
+    def test_of_features_asks_little_of_few_rows(self):
+        x, y, unseen = normal(60, 40, 1), normal(60, 40, 2), normal(60, 40, 3)
+        moved = []
+        for transport in (gaussian_transport, feature_transport):
+            matrix, offset = transport(x, 2.0 * y + 1.0, ridge=1e-6)
+            moved.append(float(((2.0 * unseen + 1.0) @ matrix + offset - unseen).square().mean()))
+        assert moved[1] < 0.7 * moved[0]
 
 
 class TestCorrection:

@@ -3,7 +3,12 @@
 from .adapted import AdaptedVAE, Branch, SurveyView, branches_of
 from .adversarial import Adversarial, Discriminator, reverse_gradient
 from .combined import METHODS, Combined, get_method
-from .conditioning import SurveyCorrection, gaussian_transport, paired_transport
+from .conditioning import (
+    SurveyCorrection,
+    feature_transport,
+    gaussian_transport,
+    paired_transport,
+)
 from .coral import Coral, coral_distance
 from .method import Agreement, Method
 from .mmd import MMD, bandwidths_of, mmd_squared, squared_distances
@@ -26,6 +31,7 @@ __all__ = [
     "bandwidths_of",
     "branches_of",
     "coral_distance",
+    "feature_transport",
     "gaussian_transport",
     "get_method",
     "mmd_squared",

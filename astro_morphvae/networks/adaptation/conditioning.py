@@ -8,7 +8,7 @@ from torch.nn import functional
 from .._backend import keras
 from ..layers import Linear
 
-__all__ = ["SurveyCorrection", "gaussian_transport", "paired_transport"]
+__all__ = ["SurveyCorrection", "feature_transport", "gaussian_transport", "paired_transport"]
 
 
 @keras.saving.register_keras_serializable(package="astro_morphvae")
@@ -205,4 +205,44 @@ def paired_transport(x, y, *, ridge=1e-3, keep_scatter=1.0):
     procrustes = whiten @ left @ right @ colour
     regression = torch.linalg.solve(cov_y, across)
     matrix = keep_scatter * procrustes + (1.0 - keep_scatter) * regression
+    return matrix, mean_x - mean_y @ matrix
+
+
+@torch.no_grad()
+def feature_transport(x, y, *, paired=False, rows_per_direction=10, ridge=1e-2):
+    """Map many features ``y`` to the moments of ``x``, as finely as the sample allows.
+
+    `gaussian_transport` or `paired_transport` in the principal directions of both samples together,
+    of which there are so many that each has its share of rows; in the others, whose correlations
+    such a sample does not tell, only mean and scatter are matched.
+
+    Parameters
+    ----------
+    x, y : tensor, (n, d) and (m, d)
+        Features of the source and of the target.
+    paired : bool, optional
+        Whether rows of both are the same object.
+    rows_per_direction : int, optional
+        Rows, of the smaller sample, that a direction needs.
+    ridge : float, optional
+        Variance added to every direction, in units of the mean variance.
+
+    Returns
+    -------
+    matrix : tensor, (d, d)
+    offset : tensor, (d,)
+    """
+    x, y = x.double(), y.double()
+    mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    x, y = x - mean_x, y - mean_y
+    _, vectors = torch.linalg.eigh(torch.cov(x.T) + torch.cov(y.T))
+    n_directions = min(x.shape[1], max(1, min(len(x), len(y)) // rows_per_direction))
+    others, main = vectors[:, :-n_directions], vectors[:, -n_directions:]
+    transport = paired_transport if paired else gaussian_transport
+    matrix, _ = transport(x @ main, y @ main, ridge=ridge)
+    matrix = main @ matrix @ main.T
+    if others.shape[1]:
+        scatter_x, scatter_y = (x @ others).std(dim=0), (y @ others).std(dim=0)
+        floor = 1e-3 * y.std(dim=0).square().mean().sqrt()
+        matrix = matrix + (others * (scatter_x + floor) / (scatter_y + floor)) @ others.T
     return matrix, mean_x - mean_y @ matrix
