@@ -1,5 +1,6 @@
 """``morphvae pair``: the same galaxies in two surveys on the same pixels, as `pair_surveys`."""
 
+import argparse
 from pathlib import Path
 
 from ._common import (
@@ -22,10 +23,10 @@ EXAMPLE = """\
 
 def add_arguments(parser):
     """Add the arguments of the command."""
-    for name, which in (("first", "first"), ("second", "second")):
+    for name in ("first", "second"):
         parser.add_argument(
             name,
-            help=f"{which} survey: a CutoutSet file, or a layer of the Legacy Surveys to fetch",
+            help=f"{name} survey: a CutoutSet file, or a layer of the Legacy Surveys to fetch",
         )
     parser.add_argument(
         "--output",
@@ -88,7 +89,12 @@ def add_arguments(parser):
         help="fetch N x N pixels of 0.262 arcsec (default: %(default)s)",
     )
     group.add_argument("--server", metavar="URL", help="fetch from this server")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bars")
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show progress bars",
+    )
     add_overwrite_option(parser)
 
 
@@ -116,7 +122,7 @@ def run(args):
         match_psf=args.match_psf,
         max_separation=args.max_separation * u.arcsec,
         n_jobs=args.threads or -1,
-        progress=not args.no_progress,
+        progress=args.progress,
     )
     for cutouts, path in zip((first, second), args.output, strict=True):
         cutouts.write(path, overwrite=args.overwrite)
@@ -142,7 +148,7 @@ def _source(args, name):
         raise ValueError(f"--coords: positions are needed to fetch the layer {name}")
     from ..surveys import LegacySurvey
 
-    keywords = {"layer": name, "size": args.fetch_size, "progress": not args.no_progress}
+    keywords = {"layer": name, "size": args.fetch_size, "progress": args.progress}
     if args.bands is not None:
         keywords["bands"] = _bands(args)
     if args.server is not None:
