@@ -10,8 +10,9 @@ __all__ = ["carry", "weigher"]
 
 # Weight, out of 1, of bad pixels below which an output pixel is good: rounding of float32.
 _TOUCH = 1e-5
-# Weights held at a time: they stay in the cache of the processor.
-_BLOCK = 1 << 17
+# Weights held at a time: a few megabytes, near the processor, and work enough between the moments
+# when threads wait for each other.
+_BLOCK = 1 << 19
 
 
 def weigher(source, target, pixels, shape, method, kernel):
