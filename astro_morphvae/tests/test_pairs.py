@@ -281,6 +281,38 @@ def test_errors_name_the_argument(surveys):
         pair_surveys(None, surveys[0], bare)
 
 
+def north_up(ra, dec, size, scale):
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval = ra, dec
+    wcs.wcs.crpix = (size + 1) / 2, (size + 1) / 2
+    wcs.wcs.cdelt = -scale / 3600, scale / 3600
+    return wcs
+
+
+def test_across_the_seam_and_at_the_poles():
+    """Frames centred half an arcsec apart, where coordinates are at their worst."""
+    places = np.array([[359.99995, 20.0], [0.00002, -60.0], [0.0, 90.0], [180.0, -89.99999]])
+    sky = SkyCoord(*places.T, unit="deg")
+    beside = sky.directional_offset_by(70 * u.deg, 0.5 * u.arcsec)
+    sets = []
+    for centres, scale, size in ((sky, 0.25, 40), (beside, 0.3, 40)):
+        wcs = [north_up(c.ra.deg, c.dec.deg, size, scale) for c in centres]
+        y, x = np.indices((size, size))
+        data = np.zeros((len(sky), 1, size, size))
+        for image, entry, place in zip(data, wcs, sky, strict=True):
+            x0, y0 = entry.world_to_pixel(place)
+            image[0] = np.exp(-0.5 * np.hypot(x - x0, y - y0) ** 2 * (scale / 0.8) ** 2) * scale**2
+        ivar = InverseVariance(np.full(data.shape, 1e8))
+        sets.append(CutoutSet(data, unit=u.nmgy, bands="r", wcs=wcs, uncertainty=ivar))
+    first, second, table = pair_surveys(None, *sets)
+    assert list(table["status"]) == ["ok"] * 4
+    np.testing.assert_allclose(table["separation"].value, 0.5, rtol=1e-4)
+    assert (table["image_offset"] < 0.005 * u.arcsec).all()
+    middle = np.s_[:, :, 10:30, 10:30]
+    np.testing.assert_allclose(second.data[middle], first.data[middle], atol=4e-4)
+
+
 def test_image_offset_and_its_error():
     """Galaxies displaced between the surveys by known amounts, with noise: pulls of unit width."""
     n, size, scale, moved = 200, 64, 0.262, 0.5
@@ -290,23 +322,9 @@ def test_image_offset_and_its_error():
     for dx, sigma in ((0.0, 0.02), (moved / scale, 0.03)):
         galaxy = np.exp(-0.5 * ((x - dx) ** 2 + y**2) / 4.0**2)
         data = galaxy + rng.normal(size=(n, 2, size, size)) * sigma
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
-        wcs.wcs.cdelt = -scale / 3600, scale / 3600
-        wcs.wcs.crpix = (size + 1) / 2, (size + 1) / 2
-        entries = []
-        for row in range(n):
-            entries.append(wcs.deepcopy())
-            entries[-1].wcs.crval = 10 + row, 5.0
-        sets.append(
-            CutoutSet(
-                data,
-                unit=u.nmgy,
-                bands="gr",
-                wcs=entries,
-                uncertainty=InverseVariance(np.full(data.shape, sigma**-2)),
-            )
-        )
+        wcs = [north_up(10 + row, 5.0, size, scale) for row in range(n)]
+        ivar = InverseVariance(np.full(data.shape, sigma**-2))
+        sets.append(CutoutSet(data, unit=u.nmgy, bands="gr", wcs=wcs, uncertainty=ivar))
     _, _, table = pair_surveys(None, *sets)
     pulls = ((table["image_offset"] - moved * u.arcsec) / table["image_offset_error"]).to_value("")
     assert abs(pulls.mean()) < 4 / np.sqrt(n)
