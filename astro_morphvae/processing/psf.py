@@ -294,7 +294,7 @@ class _Matcher:
             if residual > self.tolerance:
                 return (
                     f"target PSF out of reach in {self.cutouts.bands[band]}: residual "
-                    f"{residual:.2g} of its peak > {self.tolerance:.2g}"
+                    f"{residual:.3g} of its peak > {self.tolerance:.3g}"
                 )
             kernels.append(kernel)
         return _Plan(kernels, self.cutouts.size, self.max_bad_weight)
