@@ -106,11 +106,8 @@ class AdaptationRun:
         )
         self.state = TrainingState(_Weights(self.network, self.layers), self.optimiser)
         self.before = self._measure()
-        if fitter.start == "transport":
-            start_corrections(self.encoders)
-        self.best = self.good = self.state.weights()
         if not self._resume():
-            self.best_score = self._measure().get("score", np.inf)
+            self._start()
         n_steps = len(plan_epoch(self.surveys, fitter.batch_size, np.random.default_rng(0)))
         with tqdm(
             total=fitter.epochs * n_steps,
@@ -138,6 +135,19 @@ class AdaptationRun:
             if fitter.keep_best and np.isfinite(self.best_score):
                 self._restore_best()
         self.after = self._measure()
+
+    def _start(self):
+        """Start from the linear maps, unless they break a floor or make the score worse."""
+        unchanged, entry = self.state.weights(), self.before
+        if self.fitter.start == "transport":
+            start_corrections(self.encoders)
+            entry = self._measure()
+            worse = entry.get("score", 0.0) > self.before.get("score", 0.0)
+            if worse or self.floors.broken(entry):
+                self.state.set_weights(unchanged)
+                entry = self.before
+        self.best = self.good = self.state.weights()
+        self.best_score = entry.get("score", np.inf)
 
     def _restore_best(self):
         """Put the best weights back, but leave decoders of targets as they are.

@@ -59,7 +59,8 @@ class DomainAdaptationFitter:
         0 those stay as the source's, and corrections are fitted in seconds, without images.
     start : {"transport", "identity"}, optional
         Where a correction starts: at the linear map that gives the target's features the moments of
-        the source's, with least disagreement of the pairs where there are any; or at none.
+        the source's, with least disagreement of the pairs where there are any, unless that makes
+        the score worse or breaks a floor; or at none.
     conditions : sequence of {"noise", "psf_fwhm"}, optional
         What of each survey is given to its correction beside a learned embedding: the logarithm of
         the median noise of a pixel, or of the FWHM of the point spread function, in each band,
@@ -105,6 +106,9 @@ class DomainAdaptationFitter:
 
     Notes
     -----
+    Features that the fit does not change are computed once and kept in memory: some hundred numbers
+    a galaxy with the default network, the latents with others.
+
     The loss of an object is ``elbo_weight`` × negative evidence lower bound + ``weight`` × loss of
     the method.
     """
