@@ -10,20 +10,45 @@ import traceback
 import warnings
 
 from .. import __version__
-from . import classify, compare_surveys, demo, encode, evaluate, fit, info, pair, simulate
+from . import (
+    adapt,
+    classify,
+    compare_surveys,
+    demo,
+    encode,
+    evaluate,
+    fetch,
+    fit,
+    info,
+    pair,
+    simulate,
+)
 from ._common import add_process_options, one_line
 
 __all__ = ["COMMANDS", "command_name", "main", "make_parser"]
 
-COMMANDS = (demo, simulate, pair, fit, encode, classify, evaluate, compare_surveys, info)
+COMMANDS = (
+    demo,
+    simulate,
+    fetch,
+    pair,
+    fit,
+    adapt,
+    encode,
+    classify,
+    evaluate,
+    compare_surveys,
+    info,
+)
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _DESCRIPTION = """\
 Galaxy cutouts in, a table of morphology out.
 
-The usual order: fit a model to cutouts, encode cutouts to latents with it, classify the latents.
-`morphvae demo` does it all on simulated galaxies."""
+The usual order: fetch cutouts, fit a model to them, encode cutouts to latents with it, classify the
+latents. With two surveys: fetch, pair, fit to one, adapt to the other, encode both, compare.
+`morphvae demo` does the first on simulated galaxies."""
 
 _EPILOG = """\
 exit status: 0 done, 1 an error while running, 2 wrong usage, 130 interrupted.

@@ -17,8 +17,7 @@ USES_NETWORK = True
 SUMMARY = "adapt a model to further surveys"
 EXAMPLE = """\
   morphvae adapt model.keras decals.fits --target bass.fits --output adapted.keras --seed 1
-  morphvae adapt model.keras decals.fits --target bass.fits --pairs id --method combined \\
-      --output adapted.keras
+  morphvae adapt model.keras decals.fits --target bass.fits --pairs id --method paired -o both.keras
 
 Interrupted (Ctrl-C, or killed), it goes on from the last epoch when the same command is given
 again. `morphvae encode adapted.keras bass.fits` knows from the file which survey it is of."""

@@ -35,6 +35,11 @@ def add_arguments(parser):
         choices=("d4",),
         help="average the latents over the eight flips and right-angle turns",
     )
+    parser.add_argument(
+        "--survey",
+        help="whose images these are, for a model adapted to several surveys (default: what the"
+        " files say)",
+    )
     add_overwrite_option(parser)
     add_device_options(parser, batch_size=64)
 
@@ -47,7 +52,7 @@ def run(args):
     from ..model import LatentModel
 
     model = LatentModel.read(args.model)
-    keywords = selected(args, "batch_size", "augment", "precision", "device", "progress")
+    keywords = selected(args, "batch_size", "augment", "survey", "precision", "device", "progress")
     parts = [model.encode(part, **keywords) for part in read_cutouts_in_batches(args, _N_FILES)]
     latents = vstack(parts) if len(parts) > 1 else parts[0]
     write_table(latents, args.output)

@@ -17,12 +17,29 @@ PAGES = [
     "docs/encoding.rst",
     "docs/morphology.rst",
     "docs/figures.rst",
+    "docs/surveys.rst",
+    "docs/other_surveys.rst",
+    "docs/catalogs.rst",
+    "docs/alignment.rst",
+    "docs/psf_matching.rst",
+    "docs/pairs.rst",
+    "docs/domain_adaptation.rst",
+    "docs/domain_shift.rst",
 ]
+# Optional packages, and the words by which a page that needs them is known.
+NEEDED = {
+    "matplotlib": ("plotting",),
+    "astroquery": ("LegacySurvey",),
+    "reproject": ("from_mosaics", "adaptive"),
+    "photutils": ("match_psf",),
+}
 # What makes a page slow, and what makes it quick; each must be a page's own words.
 SMALLER = {
     "make_galaxies(1500, size=64,": "make_galaxies(240, size=32,",
     "make_galaxies(600, size=64,": "make_galaxies(300, size=32,",
     "make_galaxies(200, size=64,": "make_galaxies(60, size=32,",
+    "make_survey_pair(600, size=64,": "make_survey_pair(240, size=32,",
+    "[:400]": "[:100]",
     "image_size=64": "image_size=32",
     "epochs=15": "epochs=1, progress=False",
 }
@@ -39,8 +56,9 @@ def code_of(page, language):
 def test_code_runs(repository, page, tmp_path, monkeypatch, capsys):
     blocks = code_of(repository / page, "python")
     assert blocks
-    if any("plotting" in block for block in blocks):
-        pytest.importorskip("matplotlib")
+    for package, words in NEEDED.items():
+        if any(word in block for block in blocks for word in words):
+            pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page}
     for block in blocks:
