@@ -17,6 +17,7 @@ __all__ = [
     "Kernel",
     "correlated_power",
     "fit_kernel",
+    "noise_spectrum",
     "photutils_matching",
     "residual_of",
     "windowed_kernel",
@@ -229,23 +230,45 @@ def windowed_kernel(source, target, window):
     return _Match(source, target, n // 2).judge(array)
 
 
+def noise_spectrum(correlation, origin, shape):
+    """Power spectrum of noise of which only the correlation is known.
+
+    It is taken to be ``exp(-(f / f0) ** exponent)``; f0 gives the correlation its value. Exponents
+    are those that bring the pulls of simulated noise closest to unit width: noise that was
+    resampled is nearly flat up to some frequency, noise that passed a matching kernel has wings.
+
+    Parameters
+    ----------
+    correlation : float
+        Variance of the sum over a large aperture over the sum of the variances of its pixels. Below
+        1 it counts as 1, for which the spectrum is flat.
+    origin : {"resampled", "matched"}
+        Where the correlation comes from.
+    shape : tuple of int
+        (ny, nx) of the grid.
+
+    Returns
+    -------
+    (ny, nx // 2 + 1) array
+        For the frequencies of a real Fourier transform; 1 at frequency 0.
+    """
+    y, x = fft.fftfreq(shape[0])[:, np.newaxis], fft.rfftfreq(shape[1])
+    if correlation <= 1:
+        return np.ones(np.broadcast_shapes(y.shape, x.shape))
+    exponent = _EXPONENTS[origin]
+    cutoff = np.interp(-correlation, *_cutoffs(exponent))
+    return np.exp(-((np.hypot(y, x) / cutoff) ** exponent))
+
+
 def correlated_power(weights, correlation, origin):
     """Sum of the squares of weights, for noise that is correlated already.
-
-    The noise is taken to have the power spectrum ``exp(-(f / f0) ** exponent)``; f0 gives the
-    correlation its value. Exponents are those that bring the pulls of simulated noise closest to
-    unit width: noise that was resampled is nearly flat up to some frequency, noise that passed a
-    matching kernel has wings. Without correlation it is the plain sum of squares.
 
     Parameters
     ----------
     weights : (ny, nx) array
         A kernel, or an aperture.
-    correlation : float
-        Variance of the sum over a large aperture over the sum of the variances of its pixels. Below
-        1 it counts as 1.
-    origin : {"resampled", "matched"}
-        Where the correlation comes from.
+    correlation, origin
+        As for `noise_spectrum`. Without correlation it is the plain sum of squares.
 
     Returns
     -------
@@ -255,13 +278,9 @@ def correlated_power(weights, correlation, origin):
     """
     if correlation <= 1:
         return float(np.sum(weights**2))
-    exponent = _EXPONENTS[origin]
-    cutoff = np.interp(-correlation, *_cutoffs(exponent))
-    reach = max(weights.shape) + int(6 * np.sqrt(correlation))
-    n = fft.next_fast_len(reach)
-    frequency = fft.fftfreq(n)
-    spectrum = np.exp(-((np.hypot(frequency[:, np.newaxis], frequency) / cutoff) ** exponent))
-    return float(np.mean(np.abs(fft.fft2(weights, s=(n, n))) ** 2 * spectrum))
+    n = fft.next_fast_len(max(weights.shape) + int(6 * np.sqrt(correlation)), real=True)
+    spectrum = np.sqrt(noise_spectrum(correlation, origin, (n, n)))
+    return float(np.sum(fft.irfft2(fft.rfft2(weights, s=(n, n)) * spectrum, s=(n, n)) ** 2))
 
 
 @lru_cache(maxsize=2)

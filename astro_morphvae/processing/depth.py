@@ -5,10 +5,11 @@ import hashlib
 import astropy.units as u
 import numpy as np
 from astropy.table import Column
+from scipy import fft
 
 from ..cutouts import CutoutSet, as_cutout_set
 from ..cutouts._parse import list_rows, order_columns
-from ._kernels import correlated_power
+from ._kernels import correlated_power, noise_spectrum
 from ._psf_sources import parse_psf
 
 __all__ = ["aperture_correlation", "match_depth", "point_source_depth"]
@@ -113,12 +114,15 @@ def match_depth(
 
     Notes
     -----
-    The noise added is Gaussian, and independent from pixel to pixel. The variance per pixel is what
-    is matched; where either survey has correlated noise, its ``noise_correlation`` says by how much
-    sums over apertures differ from that. Match the point spread function first and the depth last:
-    a blur after it would take the noise away again.
+    The noise added is Gaussian. It is white where the cutouts and the target have white noise.
+    Where they have correlated noise, as after `match_psf`, it is what their noise lacks at each
+    spatial frequency, so that the variance of pixels, as well as that of sums over apertures, is
+    that of the target, with the ``noise_correlation`` of ``like`` (1 for ``target_ivar``). Power
+    spectra follow from ``noise_correlation`` as in `aperture_correlation`. So match the point
+    spread function first and the depth last: a blur after it would take the noise away again.
 
-    Whether a row is noisier than the target is judged by the median variance of its pixels. A pixel
+    Whether a row is noisier than the target is judged by the median variance of its pixels, and by
+    that of sums over large apertures: this variance times ``noise_correlation``. A pixel
     that is noisier although its row is not, as in a bright galaxy, keeps its variance. Where
     ``like`` knows no variance, the median of its band stands for it; where it knows none in the
     whole band, as in a bad row, nothing is added.
@@ -139,30 +143,43 @@ def match_depth(
         raise ValueError(f"unreachable: expected one of {_UNREACHABLE}, got {unreachable!r}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected an int of at least 0, got {seed!r}")
-    target = _parse_target(cutouts, target_ivar, target_depth, like, psf)
+    target, goal = _parse_target(cutouts, target_ivar, target_depth, like, psf)
+    correlation = _correlation(cutouts)
     rows = np.flatnonzero(cutouts.good)
     have, wanted = (np.full(cutouts.shape[:2], np.nan) for _ in range(2))
     for row in rows:
         variance = _variance(cutouts.ivar[row])
         have[row], wanted[row] = _median(variance), _median(target(row, variance))
-    with np.errstate(invalid="ignore"):
-        noisier = have > wanted * (1 + tolerance)
-    if noisier.any() and unreachable == "raise":
-        raise ValueError(_describe(cutouts, noisier, have, wanted))
+    # Of pixels, and of sums over large apertures, per pixel.
+    pairs = {"variance": (have, wanted)}
+    if goal is not None:
+        pairs["variance of sums per pixel"] = (have * correlation, wanted * goal)
+    noisier = np.zeros(have.shape, dtype=bool)
+    for what, (own, other) in pairs.items():
+        with np.errstate(invalid="ignore"):
+            found = own > other * (1 + tolerance)
+        if found.any() and unreachable == "raise":
+            raise ValueError(_describe(cutouts, found, what, own, other))
+        noisier |= found
     data, ivar = (np.array(part, dtype=np.float32) for part in (cutouts.data, cutouts.ivar))
-    correlation = _correlation(cutouts)
     keys = _row_keys(cutouts.catalog["id"])
     for row in rows:
         variance = _variance(cutouts.ivar[row])
         added = np.nan_to_num(np.maximum(target(row, variance) - variance, 0))
         for band in np.flatnonzero(~noisier[row] & added.any(axis=(1, 2))):
             rng = np.random.default_rng([int(seed), *keys[row], *_digest(cutouts.bands[band])])
-            noise = rng.standard_normal(cutouts.size)
+            noise, own = rng.standard_normal(cutouts.size), 1.0
+            if goal is not None:
+                spectra = (
+                    v[row, band] * c * noise_spectrum(c, "matched", cutouts.size)
+                    for v, c in ((have, correlation[row, band]), (wanted, goal[row, band]))
+                )
+                noise, own = _coloured(noise, *spectra)
             data[row, band] += noise * np.sqrt(added[band])
             total = variance[band] + added[band]
             ivar[row, band] = np.nan_to_num(1 / total)
             share = np.nansum(variance[band]) / np.nansum(total)
-            correlation[row, band] = 1 + share * (correlation[row, band] - 1)
+            correlation[row, band] = share * correlation[row, band] + (1 - share) * own
     catalog = cutouts.catalog.copy()
     catalog["noise_correlation"] = Column(correlation, description=_CORRELATION)
     return CutoutSet._trusted(
@@ -242,8 +259,27 @@ def _median(variance):
     )
 
 
+def _coloured(noise, have, wanted):
+    """Give white noise the power spectrum that is missing: unit variance, and its correlation."""
+    missing = np.maximum(wanted - have, 0)
+    # Frequencies between the first and the last column stand for two.
+    twice = np.full(missing.shape[1], 2.0)
+    twice[0] = 1
+    if noise.shape[1] % 2 == 0:
+        twice[-1] = 1
+    mean = np.sum(missing * twice) / noise.size
+    if not mean > 0:
+        return noise, 1.0
+    noise = fft.irfft2(fft.rfft2(noise) * np.sqrt(missing / mean), s=noise.shape)
+    return noise, missing[0, 0] / mean
+
+
 def _parse_target(cutouts, ivar, depth, like, psf):
-    """Make a function of row and its variances that gives the variances wanted."""
+    """Make a function of row and its variances that gives the variances wanted.
+
+    With it comes the noise correlation wanted, (n, n_band); None where white noise is to be added
+    whatever there is.
+    """
     if sum(value is not None for value in (ivar, depth, like)) != 1:
         raise ValueError("give exactly one of target_ivar, target_depth and like")
     if like is not None:
@@ -254,8 +290,12 @@ def _parse_target(cutouts, ivar, depth, like, psf):
         values = _table("target_ivar", values, cutouts)
         if not (values > 0).all():
             raise ValueError(f"target_ivar: expected positive numbers, got {ivar}")
-        return lambda row, variance: variance * 0 + 1 / values[row][:, np.newaxis, np.newaxis]
-    return _depth(cutouts, depth, psf)
+        white = np.ones(cutouts.shape[:2])
+        return (
+            lambda row, variance: variance * 0 + 1 / values[row][:, np.newaxis, np.newaxis],
+            white,
+        )
+    return _depth(cutouts, depth, psf), None
 
 
 def _like(cutouts, like):
@@ -275,7 +315,7 @@ def _like(cutouts, like):
         found = _variance(like.ivar[row])
         return np.where(np.isfinite(found), found, _median(found)[:, np.newaxis, np.newaxis])
 
-    return wanted
+    return wanted, _correlation(like)
 
 
 def _depth(cutouts, depth, psf):
@@ -326,13 +366,13 @@ def _flux_variance(cutouts, psf, beta):
     return variance, squares
 
 
-def _describe(cutouts, noisier, have, wanted):
+def _describe(cutouts, noisier, what, have, wanted):
     texts = []
     for band in np.flatnonzero(noisier.any(axis=0)):
         rows = np.flatnonzero(noisier[:, band])
         row = rows[0]
         texts.append(
-            f"{cutouts.bands[band]} in rows {list_rows(rows)} (variance {have[row, band]:.3g} > "
+            f"{cutouts.bands[band]} in rows {list_rows(rows)} ({what} {have[row, band]:.3g} > "
             f"{wanted[row, band]:.3g} in row {row})"
         )
     return (

@@ -82,7 +82,7 @@ def test_variance_is_that_of_the_target():
     matched = match_depth(deep, like=shallow, seed=1)
     np.testing.assert_allclose(matched.ivar, shallow.ivar, rtol=1e-5)
     np.testing.assert_allclose(matched.data.var(axis=(0, 2, 3)), [0.05, 0.04], rtol=0.02)
-    assert (matched.catalog["noise_correlation"] == 1).all()
+    np.testing.assert_allclose(matched.catalog["noise_correlation"], 1)
     assert deep.catalog.colnames == noise(1).catalog.colnames
     by_number = match_depth(deep, target_ivar=[20, 25], seed=1)
     np.testing.assert_array_equal(by_number.data, matched.data)
@@ -108,6 +108,40 @@ def test_noise_is_not_removed():
     np.testing.assert_array_equal(left.data[:, 1], cutouts.data[:, 1])
     np.testing.assert_array_equal(left.ivar[:, 1], cutouts.ivar[:, 1])
     np.testing.assert_allclose(left.ivar[:, 0], 50)
+
+
+def test_depth_is_matched_in_pixels_and_in_apertures_after_a_blur():
+    shallow = noise(400, size=48, fwhm=(6.0,), seed=1)
+    deep = noise(400, size=48, fwhm=(4.5,), seed=2)
+    shallow = CutoutSet(
+        3 * shallow.data, unit=u.nmgy, bands="g", uncertainty=InverseVariance(shallow.ivar / 9)
+    )
+    blurred = match_psf(deep, target_fwhm=6 * SCALE)
+    matched = match_depth(blurred, like=shallow, seed=1)
+    inner = (slice(None), 0, slice(12, 36), slice(12, 36))
+    ratio = (matched.data[inner] ** 2 * shallow.ivar[inner]).mean()
+    assert ratio == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(matched.ivar[inner], shallow.ivar[inner], rtol=1e-4)
+    for width in (4, 8, 24):
+        blocks = [
+            cutouts.data[inner]
+            .reshape(400, 24 // width, width, 24 // width, width)
+            .sum(axis=(2, 4))
+            for cutouts in (matched, shallow)
+        ]
+        scatter = blocks[0].std() / blocks[1].std()
+        assert scatter == pytest.approx(1, abs=0.05 if width < 24 else 0.11)
+    # The noise is white now, nearly.
+    np.testing.assert_allclose(matched.catalog["noise_correlation"], 1, atol=0.01)
+
+
+def test_noise_of_large_scales_is_not_removed():
+    blurred = match_psf(noise(2, size=48, fwhm=(4.0,)), target_fwhm=6 * SCALE)
+    # White noise with more variance per pixel, but less in an aperture.
+    goal = 0.1 / np.median(1 / blurred.ivar[blurred.ivar > 0]) * 0.5
+    assert goal < np.median(blurred.ivar[blurred.ivar > 0])
+    with pytest.raises(ValueError, match=r"g in rows 0, 1 \(variance of sums per pixel"):
+        match_depth(blurred, target_ivar=goal, seed=1)
 
 
 def test_pixels_without_a_variance():
