@@ -1,6 +1,7 @@
 """Files of the Legacy Survey cutout service: what they must hold, and what their values mean."""
 
 import math
+import re
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,14 +11,18 @@ from .._download import InvalidReply
 from ..cutouts._headers import bands_from_header
 from ..cutouts._records import Record
 from ..io import LEGACY_MASKBITS
-from ..io._fits_bytes import Header, UnusualError, read_planes
-from ..io._images import _planes_by_astropy, _wcs_by_astropy
+from ..io._fits_bytes import UnusualError, read_planes
+from ..io._images import _planes_by_astropy
 from ..units import NANOMAGGY
 
-__all__ = ["NATIVE_PIXEL_SCALE", "FitsReader", "check_fits", "check_jpeg"]
+__all__ = ["MAX_SIZE", "NATIVE_PIXEL_SCALE", "FitsReader", "check_fits", "check_jpeg"]
 
 #: Arcsec per pixel of the coadds; the values of a cutout are per such a pixel at any pixel scale.
 NATIVE_PIXEL_SCALE = 0.262
+#: Most pixels on a side; larger sizes are clipped by the service, without a word.
+MAX_SIZE = 3000
+
+_COMPRESSED_SIDE = re.compile(rb"(?:ZNAXIS|ZTILE)\d+ *= *(\d+)")
 
 
 @dataclass(slots=True)
@@ -77,6 +82,11 @@ def _read_images(content):
     try:
         planes = read_planes(content)
     except UnusualError:
+        # Only a compressed image of possible size is left to astropy: a broken header can make it
+        # allocate without end.
+        lengths = [int(length) for length in _COMPRESSED_SIDE.findall(content)]
+        if not lengths or max(lengths) > MAX_SIZE:
+            raise InvalidReply("invalid-file", "no plain FITS image", retry=True) from None
         planes = _planes_by_astropy(content)
     roles = {}
     for plane in planes:
@@ -111,6 +121,10 @@ def _compare(images, params):
     found = abs(header.get("CD2_2", header.get("CDELT2"))) * 3600
     if not abs(found / scale - 1) < 1e-3:
         raise InvalidReply("invalid-file", f"pixel scale {found:.4g} in place of {scale:.4g}")
+    kinds = header.get("CTYPE1"), header.get("CTYPE2")
+    middle = header.get("CRPIX1") - (size[1] + 1) / 2, header.get("CRPIX2") - (size[0] + 1) / 2
+    if kinds != ("RA---TAN", "DEC--TAN") or not max(map(abs, middle)) < 0.1:
+        raise InvalidReply("invalid-file", f"not a tangent projection about the centre: {kinds}")
     for name, image in (("invvar", images.ivar), ("maskbits", images.bits)):
         if name in params and image is None:
             raise InvalidReply("invalid-file", f"no {name} came", retry=True)
@@ -174,11 +188,33 @@ class FitsReader:
             mask=bad if bad.any() else None,
             unit=NANOMAGGY,
             bands=bands,
-            wcs=header.wcs_cards if isinstance(header, Header) else _wcs_by_astropy(header),
+            wcs=_tangent_cards(float(params["ra"]), float(params["dec"]), self._scale, data.shape),
             ra=float(params["ra"]),
             dec=float(params["dec"]),
             pixel_scale=self._scale,
         )
+
+
+def _tangent_cards(ra, dec, pixel_scale, shape):
+    """Header cards of the projection that was asked for, and found in the file."""
+    step = pixel_scale / 3600
+    cards = {
+        "CTYPE1": "'RA---TAN'",
+        "CTYPE2": "'DEC--TAN'",
+        "CRVAL1": ra,
+        "CRVAL2": dec,
+        "CRPIX1": (shape[-1] + 1) / 2,
+        "CRPIX2": (shape[-2] + 1) / 2,
+        "CD1_1": -step,
+        "CD1_2": 0.0,
+        "CD2_1": 0.0,
+        "CD2_2": step,
+        "RADESYS": "'ICRS'",
+    }
+    return "".join(
+        f"{name:8s}= {value if isinstance(value, str) else repr(value).upper()}".ljust(80)
+        for name, value in cards.items()
+    )
 
 
 def check_jpeg(content, request):

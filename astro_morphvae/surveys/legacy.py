@@ -12,7 +12,7 @@ from ..cutouts._assemble import Layout
 from ..cutouts._parse import parse_angle, parse_bands, parse_size
 from ..exceptions import MorphVAEWarning
 from ..units import NANOMAGGY
-from ._legacy_files import NATIVE_PIXEL_SCALE, FitsReader, check_fits, check_jpeg
+from ._legacy_files import MAX_SIZE, NATIVE_PIXEL_SCALE, FitsReader, check_fits, check_jpeg
 from ._service import CutoutQuery, CutoutService, is_position
 from .registry import get_survey_info
 
@@ -21,7 +21,6 @@ __all__ = ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
 #: Declination, in degrees, of the border between the south and the north of a release.
 SPLIT_DECLINATION = 32.375
 
-_MAX_SIZE = 3000  # larger sizes are clipped by the service, without a word
 _LARGEST_SCALE = 500.0  # arcsec per pixel
 _KINDS = ("", "-model", "-resid")
 # A layer of both halves of a release, each position in the one that it belongs to.
@@ -263,8 +262,8 @@ class LegacySurveyClass(CutoutService):
         if not bands or not set(bands) <= set(info.bands):
             raise ValueError(f"bands: layer {layer!r} has {', '.join(info.bands)}, got {bands}")
         size = parse_size("size", size)
-        if max(size) > _MAX_SIZE:
-            raise ValueError(f"size: the service gives at most {_MAX_SIZE} pixels, got {size}")
+        if max(size) > MAX_SIZE:
+            raise ValueError(f"size: the service gives at most {MAX_SIZE} pixels, got {size}")
         angle = parse_angle("pixel_scale", pixel_scale)
         scale = NATIVE_PIXEL_SCALE if angle is None else float(angle.value)
         if scale > _LARGEST_SCALE:

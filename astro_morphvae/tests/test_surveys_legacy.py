@@ -29,9 +29,9 @@ from astro_morphvae.tests.survey_server import (
 
 pytest.importorskip("astroquery")
 
-from astro_morphvae._download import InvalidReply, Request
+from astro_morphvae._download import InvalidReply, Reply, Request
 from astro_morphvae.surveys import LegacySurvey, LegacySurveyClass
-from astro_morphvae.surveys._legacy_files import check_fits
+from astro_morphvae.surveys._legacy_files import FitsReader, check_fits
 from astro_morphvae.surveys.legacy import conf
 
 SOUTH = "ls-dr9-south"
@@ -92,6 +92,9 @@ def test_each_position_is_one_row_in_its_place(server, fetch):
     np.testing.assert_array_equal(cutouts.catalog["dec"], coords.dec)
     x, y = cutouts.wcs[7].world_to_pixel(coords[7])
     np.testing.assert_allclose([x, y], 7.5, atol=1e-3)
+    north_east = cutouts.wcs[7].pixel_to_world(7.5 - 5, 7.5 + 5)
+    east, north = coords[7].spherical_offsets_to(north_east)
+    np.testing.assert_allclose([east.arcsec, north.arcsec], 5 * NATIVE, atol=1e-3)
 
 
 def test_each_trouble_has_its_status(server, fetch):
@@ -574,7 +577,9 @@ def test_any_body_is_a_cutout_or_an_invalid_reply(data):
     except InvalidReply as reply:
         status, images = reply.status, None
     assert status in ("ok", "invalid-file", "off-footprint", "incomplete-bands")
-    assert images is None or images.data.shape == (3, 16, 16)
+    if images is not None:  # it can be read
+        record = FitsReader(NATIVE, True, None)([Reply(ASKED, value=images)], 0)
+        assert record.data.shape == (3, 16, 16)
 
 
 CLIENT = """
