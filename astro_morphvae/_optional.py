@@ -10,6 +10,7 @@ __all__ = ["import_optional"]
 _EXTRAS = {
     "matplotlib": "plot",
     "astroquery": "survey",
+    "requests": "survey",
     "photutils": "survey",
     "reproject": "survey",
 }

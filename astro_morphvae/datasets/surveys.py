@@ -11,6 +11,8 @@ import numpy as np
 from astropy import units as u
 from scipy import fft
 
+from ..surveys.registry import get_survey_info
+
 __all__ = ["BASS_MZLS", "DECALS", "Survey", "get_survey", "moffat"]
 
 # Half-light radius of the round exponential galaxy to which Legacy Survey depths are quoted.
@@ -172,36 +174,38 @@ def _squared_profile(fwhm, beta):
     return float(np.sum(profile**2) / step**2)
 
 
-# Seeing and depth: Dey et al. 2019, AJ 157, 168, tables 3 and 4 (medians). Sky brightness: nominal
-# dark sky by which the Legacy Surveys set their exposure times (the same for the three telescopes).
-# Moffat exponent: median of fits to PSFEx models of single exposures of these cameras, 3.5 for
-# DECam, 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every camera to coadds of
-# 0.262 arcsec per pixel, in the north as in the south, so that is the pixel scale of both presets.
+# Sky brightness: nominal dark sky by which the Legacy Surveys set their exposure times (the same
+# for the three telescopes). Moffat exponent: median of fits to PSFEx models of single exposures of
+# these cameras, 3.5 for DECam, 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every
+# camera to coadds of 0.262 arcsec per pixel, in the north as in the south.
 _SKY = [22.04, 20.91, 18.46] * u.mag / u.arcsec**2
 
+
+def _published(layer, **details):
+    """Preset of a layer of the Legacy Surveys, with the seeing and depth that are published."""
+    info = get_survey_info(layer)
+    return Survey(
+        name=info.name,
+        layer=info.layer,
+        bands=info.bands,
+        psf_fwhm=info.psf_fwhm,
+        galaxy_depth=info.depth,
+        pixel_scale=info.pixel_scale,
+        sky_brightness=_SKY,
+        **details,
+    )
+
+
 #: Dark Energy Camera Legacy Survey: DECam g, r, z, south of declination 34 degrees.
-DECALS = Survey(
-    name="DECaLS",
-    bands=("g", "r", "z"),
-    psf_fwhm=[1.29, 1.18, 1.11] * u.arcsec,
-    galaxy_depth=[24.0, 23.4, 22.5] * u.mag,
-    sky_brightness=_SKY,
-    native_pixel_scale=[0.262, 0.262, 0.262] * u.arcsec,
-    layer="ls-dr9-south",
-)
+DECALS = _published("ls-dr9-south", native_pixel_scale=[0.262, 0.262, 0.262] * u.arcsec)
 
 #: Beijing-Arizona Sky Survey (90prime g, r) and Mayall z-band Legacy Survey (Mosaic3 z), in the
 #: north.
-BASS_MZLS = Survey(
-    name="BASS+MzLS",
-    bands=("g", "r", "z"),
-    psf_fwhm=[1.61, 1.47, 1.01] * u.arcsec,
-    galaxy_depth=[23.6, 23.0, 22.6] * u.mag,
-    sky_brightness=_SKY,
+BASS_MZLS = _published(
+    "ls-dr9-north",
     native_pixel_scale=[0.454, 0.454, 0.26] * u.arcsec,
     moffat_beta=3.6,
     dec_range=[32.0, 80.0] * u.deg,
-    layer="ls-dr9-north",
 )
 
 _PRESETS = {"decals": DECALS, "bass+mzls": BASS_MZLS, "bass-mzls": BASS_MZLS, "bass": BASS_MZLS}

@@ -6,8 +6,11 @@ from importlib import import_module as _import_module
 _LAZY_NAMES = {
     "reproject_cutouts": "alignment",
     "match_psf": "psf",
+    "common_fwhm": "psf",
     "PSFExModel": "psfex",
     "match_depth": "depth",
+    "point_source_depth": "depth",
+    "aperture_correlation": "depth",
 }
 
 __all__ = [*_LAZY_NAMES]

@@ -15,6 +15,7 @@ _LAZY_NAMES = {
     "HipsSurveyClass": "hips",
     "SDSS": "sdss",
     "SDSSClass": "sdss",
+    "Mosaic": "mosaics",
     "from_mosaics": "mosaics",
     "SurveyInfo": "registry",
     "get_survey_info": "registry",
