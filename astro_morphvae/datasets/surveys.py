@@ -176,8 +176,8 @@ def _squared_profile(fwhm, beta):
 
 # Sky brightness: nominal dark sky by which the Legacy Surveys set their exposure times (the same
 # for the three telescopes). Moffat exponent: median of fits to PSFEx models of single exposures of
-# these cameras, 3.5 for DECam, 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample every
-# camera to coadds of 0.262 arcsec per pixel, in the north as in the south.
+# these cameras, 3.5 for DECam, 3.6 to 3.7 for 90prime and Mosaic3. The Legacy Surveys resample
+# every camera to coadds of 0.262 arcsec per pixel, in the north as in the south.
 _SKY = [22.04, 20.91, 18.46] * u.mag / u.arcsec**2
 
 
