@@ -504,7 +504,8 @@ def draw(table, path):
             error = np.abs(np.stack([part[f"{label}_low"], part[f"{label}_high"]]) - value)
             ax.errorbar(value, y, xerr=error, fmt=marker, capsize=2, label=text)
         ax.axvline(part["within_source"][0], color="0.6", lw=1)
-        ax.set_yticks(y, [f"{m} (AUC {a:.2f})" for m, a in part["method", "auc_forest"].iterrows()])
+        auc = [f" (AUC {value:.2f})" if value > 0 else "" for value in part["auc_forest"]]
+        ax.set_yticks(y, [method + text for method, text in zip(part["method"], auc, strict=True)])
         ax.set_xlabel("balanced accuracy, mean over the questions")
         ax.set_title(name, fontsize=9)
     axes[0, 0].legend(fontsize=7)
