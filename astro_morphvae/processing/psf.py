@@ -107,9 +107,9 @@ def match_psf(
     Notes
     -----
     The kernel is the smoothest one that comes within half of ``tolerance`` of the target, found by
-    least squares with a ridge. Its sum is 1, so flux is conserved. It may amplify
-    noise by no more than a factor of 2 at any spatial frequency: an elongated point spread function
-    can be made round if the target is a few per cent wider than its area says.
+    least squares with a ridge. Its sum is 1, so flux is conserved. It may amplify noise by no more
+    than a factor of 2 at any spatial frequency: an elongated point spread function can be made
+    round if the target is a few per cent wider than its area says.
 
     The variance of a pixel is the sum of the input variances with the squares of the kernel's
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of

@@ -108,6 +108,18 @@ def test_images_of_the_psf(oversampling):
     np.testing.assert_allclose((matched.psf_fwhm / SCALE).value, 6, rtol=0.01)
 
 
+@pytest.mark.parametrize("ratio", [1.06, 1.25, 1.5])
+def test_flux_in_apertures_is_that_of_the_target(ratio):
+    cutouts = stars(n=1, fwhm=(4.0,), size=129)
+    matched = match_psf(cutouts, target_fwhm=4 * ratio * SCALE)
+    y, x = np.mgrid[-64:65, -64:65]
+    wanted = 100 * moffat(129, 4 * ratio)
+    for radius in (3, 6, 12, 24):
+        aperture = np.hypot(x, y) < radius
+        flux = matched.data[0, 0][aperture].sum()
+        assert flux == pytest.approx(wanted[aperture].sum(), rel=2e-3)
+
+
 def test_flux_of_a_galaxy_is_kept():
     rng = np.random.default_rng(1)
     image = np.zeros((1, 1, 96, 96))
@@ -136,7 +148,7 @@ def pixel_pulls(matched):
 
 
 def test_noise_is_propagated_per_pixel_and_in_apertures():
-    matched = match_psf(noise(300, size=40), target_fwhm=[6.0, 5.5] * SCALE)
+    matched = match_psf(noise(300, size=48), target_fwhm=[6.0, 5.5] * SCALE)
     assert pixel_pulls(matched).std() == pytest.approx(1, abs=0.02)
     for radius in (3, 8, 12):
         assert apertures(matched, radius).std() == pytest.approx(1, abs=0.1)  # 3 sigma of 600
