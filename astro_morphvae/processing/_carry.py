@@ -72,8 +72,9 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         True where a bad pixel, or one off the image, has any weight.
     correlation : float
         Variance of the sum of many output pixels over the sum of their variances, for input
-        pixels with independent noise: in a circle of half the width about the centre, where the
-        object is. It changes over the image where pixels of nearly one size drift past each other.
+        pixels with independent noise: in a circle of a third of the width about the centre, where
+        the object is. It changes over the image where pixels of nearly one size drift past each
+        other.
     """
     n_band, shape = len(data), area.shape
     middle = _middle(shape)
@@ -174,9 +175,9 @@ class _Band:
 
 
 def _middle(shape):
-    """Pixels within a circle of half the width about the centre, in a row."""
+    """Pixels within a circle of a third of the width about the centre, in a row."""
     y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
-    return (np.hypot(y[:, np.newaxis], x) <= max(min(shape) / 4, 1)).ravel()
+    return (np.hypot(y[:, np.newaxis], x) <= max(min(shape) / 6, 1)).ravel()
 
 
 def _framed(image, margin, value):

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from ..cutouts import as_cutout_set
-from ..cutouts._parse import parse_angle, parse_size
+from ..cutouts._parse import PIXEL_SCALE_TOLERANCE, parse_angle, parse_size
 from ..cutouts._wcs import celestial_wcs, centre_and_scale
 
 __all__ = ["Grids", "parse_grids", "tan_wcs"]
@@ -123,22 +123,31 @@ def _grids_like(cutouts, like, size):
 
 def _grids_of_wcs(cutouts, target_wcs, size):
     n = len(cutouts)
-    if isinstance(target_wcs, (Sequence, np.ndarray)) and not isinstance(target_wcs, str):
-        if len(target_wcs) != n:
-            raise ValueError(f"target_wcs: {len(target_wcs)} entries for {n} cutouts")
-        entries = [celestial_wcs(entry) for entry in target_wcs]
-    else:
-        try:
+    try:
+        if isinstance(target_wcs, (Sequence, np.ndarray)) and not isinstance(target_wcs, str):
+            entries = [celestial_wcs(entry) for entry in target_wcs]
+            if len(entries) != n:
+                raise ValueError(f"wcs: {len(entries)} entries for {n} cutouts")
+        else:
             entry = celestial_wcs(target_wcs)
-        except TypeError as error:
-            raise TypeError(f"target_{error}") from None
-        if entry is None:
-            raise ValueError("target_wcs: has no celestial axes")
-        entries = [entry] * n
-        if size is None and entry.array_shape is not None:
-            size = tuple(int(pixels) for pixels in entry.array_shape)
-    scales = {id(entry): entry for entry in entries if entry is not None}
-    size = size or cutouts.size
-    scales = [centre_and_scale(entry, size)[2] for entry in scales.values()]
-    same = scales and max(scales) < min(scales) * (1 + 2e-3)
-    return Grids(entries, size, np.median(scales) * u.arcsec if same else None)
+            if entry is None:
+                raise ValueError("wcs: has no celestial axes")
+            entries = [entry] * n
+            if size is None and entry.array_shape is not None:
+                size = tuple(int(pixels) for pixels in entry.array_shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"target_{error}") from None
+    return Grids(entries, size or cutouts.size, _common_scale(entries))
+
+
+def _common_scale(entries):
+    """Pixel scale in arcsec if all share it, else None; a WCS that makes no sense shares none."""
+    scales = []
+    for entry in {id(entry): entry for entry in entries if entry is not None}.values():
+        try:
+            scales.append(centre_and_scale(entry, (1, 1))[2])
+        except ValueError:
+            return None
+    if not scales or not 0 < max(scales) <= min(scales) * (1 + PIXEL_SCALE_TOLERANCE):
+        return None
+    return np.median(scales) * u.arcsec

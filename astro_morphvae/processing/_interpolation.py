@@ -150,7 +150,8 @@ class InterpolationWeights:
 def _split(position, n_in, n_tap, bits):
     """First tap, counted from the margin's edge and kept within it, and fraction of a position."""
     # Far outside, or nowhere, is all the same.
-    position = np.clip(np.nan_to_num(position.ravel(), nan=-1e5), -1e5, 1e5)
+    far = n_in + n_tap
+    position = np.clip(np.nan_to_num(position.ravel(), nan=-far), -far, far)
     steps = np.rint(position * (1 << bits)).astype(np.int32)
     first = (steps >> bits) + (n_tap // 2 + 1)
     return np.clip(first, 0, n_in + n_tap), steps & ((1 << bits) - 1)

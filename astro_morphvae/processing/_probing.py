@@ -85,6 +85,6 @@ def probe_weights(source, target, pixels, shape, method):
 
 def _nearest_of_each_class(position, k):
     """Pixel nearest to each position among 0, k, 2k ..., among 1, k + 1 ..., and so on: (n, k)."""
-    position = np.clip(np.nan_to_num(position, nan=-1e5), -1e5, 1e5)[:, np.newaxis]
+    position = np.clip(np.nan_to_num(position, nan=-1.0), -(2**30), 2**30)[:, np.newaxis]
     first = np.arange(k)
     return (first + k * np.rint((position - first) / k)).astype(np.int64)

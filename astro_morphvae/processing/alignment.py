@@ -24,13 +24,16 @@ from ._carry import carry, weigher
 from ._grids import parse_grids
 from ._interpolation import INTERPOLATION, kernel_variance
 from ._pixel_map import map_pixels
-from ._probing import ADAPTIVE_VARIANCE
+from ._probing import ADAPTIVE_VARIANCE, window_size
 
 __all__ = ["reproject_cutouts"]
 
 # Methods, and how many times larger than those of the input their output pixels may be: beyond, the
 # weights of one pixel fill the memory.
 _METHODS = {"interp": 32, "adaptive": 8, "exact": 8}
+# Input pixels along a side of the window that the weights of adaptive and exact are looked for in;
+# pixels that are much longer than wide need larger ones.
+_LARGEST_WINDOW = 48
 # FWHM² of a Gaussian over its variance.
 _FWHM2_PER_VARIANCE = 8 * np.log(2)
 
@@ -103,9 +106,10 @@ def reproject_cutouts(
     The variance of an output pixel is the sum of the input variances with the squares of its
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
     many pixels is the sum of their variances times ``noise_correlation``, which is multiplied to
-    the column that the input may have. It is that of the middle of the image, a circle of half its
-    width, and holds for apertures that are large beside a pixel of the input: the sigma of one with
-    a radius of 6 of them is smaller than that by up to 5 %.
+    the column that the input may have. It is that of the middle of the image, a circle of a third
+    of its width, for apertures that are large beside a pixel of the input; the sigma of one with a
+    radius of 6 of them is smaller by up to 5 %. Where pixels of nearly one size drift past each
+    other, it changes over the image, and sigma by up to 5 % more.
 
     A pixel to which a bad pixel, or one off the image, gives any weight is masked. Positions are
     right to 1e-3 input pixel.
@@ -172,12 +176,11 @@ class _Work:
         self.correlation = np.ones((n, n_band))
         self.blur = np.full(n, np.nan)  # variance that the kernel adds, in arcsec²
         self.entries = [None] * n
-        self.positions = np.full((n, 2), np.nan)
         names = cutouts.catalog.colnames
+        self.positions = np.full((n, 2), np.nan)
         if "ra" in names and "dec" in names:
-            for axis, name in enumerate(("ra", "dec")):
-                column = u.Quantity(cutouts.catalog[name], u.deg, copy=False)
-                self.positions[:, axis] = np.ma.filled(column.value, np.nan)
+            ra, dec = (_degrees(cutouts.catalog[name]) for name in ("ra", "dec"))
+            self.positions = np.stack([ra, dec], axis=1)
 
     def __call__(self, row):
         with quiet_astropy():
@@ -212,6 +215,8 @@ class _Work:
         ratio = max(pixels.stretch)
         if ratio > _METHODS[self.method]:
             return f"pixels too large: {ratio:.3g} times those of the image, for {self.method!r}"
+        if self.method != "interp" and window_size(pixels, self.method) > _LARGEST_WINDOW:
+            return f"pixels too elongated for {self.method!r}"
         ny, nx = self.cutouts.size
         with np.errstate(invalid="ignore"):
             met = (np.abs(pixels.x - (nx - 1) / 2) < nx / 2) & (
@@ -252,7 +257,8 @@ class _Work:
         )
         correlation = self.correlation
         if "noise_correlation" in catalog.colnames:
-            correlation = correlation * np.asarray(catalog["noise_correlation"])
+            before = np.asarray(catalog["noise_correlation"], dtype=float)
+            correlation = correlation * before.reshape(len(catalog), -1)
         catalog["noise_correlation"] = Column(
             correlation, description="Variance of a sum of pixels / sum of their variances"
         )
@@ -272,3 +278,13 @@ class _Work:
             catalog=order_columns(catalog),
             meta=cutouts.meta,
         )
+
+
+def _degrees(column):
+    """Angles of a catalog column; NaN where they are masked, or not numbers."""
+    if hasattr(column, "filled"):
+        column = column.filled(np.nan) if column.dtype.kind == "f" else column.filled()
+    try:
+        return u.Quantity(column, u.deg).value.astype(float)
+    except (TypeError, u.UnitConversionError):
+        return np.full(len(column), np.nan)

@@ -5,6 +5,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import InverseVariance, NDData
 from astropy.stats import sigma_clipped_stats
+from astropy.utils.masked import Masked
 from astropy.wcs import WCS, DistortionLookupTable, Sip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -454,6 +455,21 @@ class TestRows:
         out = reproject_cutouts(cutouts, pixel_scale=SCALE)
         np.testing.assert_allclose(out.data, cutouts.data, rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.parametrize(
+        "ra",
+        [
+            ["10h"],
+            [10] * u.kg,
+            Masked([10.0] * u.deg, mask=[True]),
+            np.ma.masked_array([10.0], [True]),
+        ],
+    )
+    def test_position_that_is_no_number_is_that_of_the_image(self, ra):
+        cutouts = make_set(n=1, wcs=[make_wcs()], catalog={"ra": ra, "dec": [20.0] * u.deg})
+        out = reproject_cutouts(cutouts, pixel_scale=SCALE)
+        assert out.good.all()
+        assert out.catalog["coverage"][0] > 0.6
+
     def test_threads_give_the_same(self):
         wcs = [make_wcs(10 + row, rotation=row) for row in range(6)]
         cutouts = make_set(n=6, wcs=wcs)
@@ -561,6 +577,8 @@ class TestArguments:
             ({"target_wcs": "here"}, TypeError, "target_wcs: .*str"),
             ({"target_wcs": WCS(naxis=2)}, ValueError, "target_wcs: has no celestial"),
             ({"target_wcs": [make_wcs()] * 3}, ValueError, "target_wcs: 3 entries for 1"),
+            ({"target_wcs": ["here"]}, TypeError, "target_wcs: .*str"),
+            ({"pixel_scale": 1e-6 * u.arcsec}, ValueError, "pixel_scale: .*give size"),
             ({"like": make_set(n=1)}, ValueError, "like: .*no celestial WCS"),
             ({"like": make_set(n=2, wcs=[make_wcs()] * 2)}, ValueError, "like: 2 rows for 1"),
             ({"like": make_set(n=1, wcs=[make_wcs()]), "size": 3}, ValueError, "size: .*got"),
