@@ -112,7 +112,7 @@ def add_arguments(parser):
         metavar="{d4,none}",
         help="flip and turn the cutouts at random, or not (default: %(default)s)",
     )
-    fit.add_argument("--score", default="auc", help="what is watched: auc or mmd")
+    fit.add_argument("--score", default="mmd", help="what is watched: mmd or auc (default: mmd)")
     fit.add_argument(
         "--patience",
         type=int,

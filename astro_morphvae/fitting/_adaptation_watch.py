@@ -128,7 +128,7 @@ def score_latents(source, target, paired, *, score, bandwidths, seed):
     entry["auc"] = domain_auc(source, target, seed=seed)
     x, y = (torch.from_numpy(np.ascontiguousarray(z)) for z in (source, target))
     entry["mmd"] = float(mmd_squared(x, y, bandwidths=bandwidths))
-    entry["score"] = 2.0 * entry["auc"] - 1.0 if score == "auc" else max(0.0, entry["mmd"])
+    entry["score"] = 2.0 * entry["auc"] - 1.0 if score == "auc" else entry["mmd"]
     if len(paired[0]) >= _LEAST:
         entry["pair_distance"] = pair_distance(*paired, seed=seed)
         entry["score"] += entry["pair_distance"]

@@ -72,10 +72,11 @@ class DomainAdaptationFitter:
         Learning rate of the targets' own decoders; `None` is ``learning_rate``.
     validation_fraction : float, optional
         Share of the galaxies kept aside to watch the fit; a pair is kept aside as a whole.
-    score : {"auc", "mmd"}, optional
-        What is watched on them: how far a classifier tells the surveys apart (twice its area under
-        the curve, less one), or the maximum mean discrepancy; where there are pairs, plus the
-        distance of the latents of a pair over that of different galaxies.
+    score : {"mmd", "auc"}, optional
+        What is watched on them: the unbiased maximum mean discrepancy, or how far a classifier
+        tells the surveys apart (twice its area under the curve, less one), which few galaxies
+        measure coarsely; where there are pairs, plus the distance of the latents of a pair over
+        that of different galaxies.
     patience : int, optional
         Stop when the score has not fallen for so many epochs.
     keep_best : bool, optional
@@ -159,7 +160,7 @@ class DomainAdaptationFitter:
         augment="d4",
         precision=None,
         validation_fraction=0.1,
-        score="auc",
+        score="mmd",
         patience=None,
         keep_best=True,
         variance_floor=0.5,
