@@ -395,6 +395,8 @@ def study(galaxies, options):
                 f"{entry['auc_forest']:.3f} recall@1 {entry['recall_at_1']:.3f} {seconds:.0f} s",
                 flush=True,
             )
+        if seed != options.seeds[0]:
+            continue  # the dearest of the rivals has one seed; the table says so
         start = time.perf_counter()
         predicted = train_residual_network(galaxies, seed, options.supervised_epochs)
         entry = {
@@ -521,7 +523,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--n", type=int, default=4000, help="simulated galaxies")
     parser.add_argument("--epochs", type=int, default=10, help="of the auto-encoders")
-    parser.add_argument("--supervised-epochs", type=int, default=12)
+    parser.add_argument("--supervised-epochs", type=int, default=30)
     parser.add_argument("--adapt-epochs", type=int, default=10)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
