@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config, items):
             continue
         skip = pytest.mark.skip(reason=f"{marker}: run it with {option}")
         for item in items:
-            if marker in item.keywords:
+            if item.get_closest_marker(marker):
                 item.add_marker(skip)
     comparing = config.getoption("--mpl", default=False)
     if not (comparing or config.getoption("--mpl-generate-path", default=None)):

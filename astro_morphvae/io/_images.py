@@ -160,7 +160,7 @@ def _unit(header, first):
 
 
 def _is_legacy(header):
-    return header.get("IMAGETYP") == "image" and "BANDS" in header
+    return str(header.get("IMAGETYP", "")).strip().lower() == "image" and "BANDS" in header
 
 
 def _role(header):
@@ -274,7 +274,13 @@ def _planes_by_astropy(buffer):
     planes = []
     with quiet_astropy():
         with fits.open(BytesIO(buffer), memmap=False) as hdus:
+            end = 0
             for number, hdu in enumerate(hdus):
+                # A header that announces less than nothing leads astropy back to itself, for ever.
+                place = hdu.fileinfo() or {}
+                start, end = end, place.get("datLoc", end) + place.get("datSpan", 1)
+                if end <= start:
+                    raise ValueError(f"extension {number} has a negative size")
                 if hdu.is_image and len(hdu.shape) >= 2:
                     planes.append(Plane(hdu.header.copy(), _pixels(hdu)))
                 elif number == 0:

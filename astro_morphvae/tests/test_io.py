@@ -435,3 +435,16 @@ class TestBatches:
     def test_wrong_batch_size(self, paths, batch_size):
         with pytest.raises(ValueError, match="batch_size"):
             iter_file_batches(paths, batch_size)
+
+
+def test_extension_of_negative_size_is_a_row_with_a_status(tmp_path):
+    hdus = fits.HDUList(
+        [fits.PrimaryHDU(np.ones((30, 30), ">f4")), fits.ImageHDU(np.ones((30, 30)))]
+    )
+    hdus.writeto(tmp_path / "broken.fits")
+    content = (tmp_path / "broken.fits").read_bytes()
+    one = b"GCOUNT  =                    1"
+    assert one in content
+    (tmp_path / "broken.fits").write_bytes(content.replace(one, one[:-3] + b"- 1"))
+    cutouts = read_files([tmp_path / "broken.fits"], bands="r", resize=30)
+    assert "negative size" in cutouts.catalog["status"][0]
