@@ -524,7 +524,7 @@ def main():
     parser.add_argument("--n", type=int, default=4000, help="simulated galaxies")
     parser.add_argument("--epochs", type=int, default=10, help="of the auto-encoders")
     parser.add_argument("--supervised-epochs", type=int, default=30)
-    parser.add_argument("--adapt-epochs", type=int, default=10)
+    parser.add_argument("--adapt-epochs", type=int, default=20)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
     options = parser.parse_args()

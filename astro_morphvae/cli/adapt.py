@@ -83,7 +83,7 @@ def add_arguments(parser):
     )
     fit.add_argument("--epochs", type=int, default=20, help="epochs (default: %(default)s)")
     fit.add_argument(
-        "--learning-rate", type=float, default=1e-4, help="learning rate (default: %(default)s)"
+        "--learning-rate", type=float, default=3e-4, help="learning rate (default: %(default)s)"
     )
     fit.add_argument(
         "--decoder-learning-rate",

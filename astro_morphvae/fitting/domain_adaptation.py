@@ -153,7 +153,7 @@ class DomainAdaptationFitter:
         conditions=(),
         epochs=20,
         batch_size=128,
-        learning_rate=1e-4,
+        learning_rate=3e-4,
         decoder_learning_rate=1e-3,
         schedule="cosine",
         clip_norm=1.0,
