@@ -1,13 +1,9 @@
 """Cutouts put on another pixel grid, with their variance and mask."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import astropy.units as u
 import numpy as np
 from astropy.table import Column
 from astropy.wcs import NoConvergence
-from tqdm import tqdm
 
 from .._optional import import_optional
 from ..cutouts import CutoutSet, as_cutout_set
@@ -25,6 +21,7 @@ from ._grids import parse_grids
 from ._interpolation import INTERPOLATION, kernel_variance
 from ._pixel_map import map_pixels
 from ._probing import ADAPTIVE_VARIANCE, window_size
+from ._threads import for_each_row, parse_n_jobs
 
 __all__ = ["reproject_cutouts"]
 
@@ -129,7 +126,7 @@ def reproject_cutouts(
         raise ValueError(f"method: expected one of {tuple(_METHODS)}, got {method!r}")
     if kernel not in INTERPOLATION:
         raise ValueError(f"kernel: expected one of {tuple(INTERPOLATION)}, got {kernel!r}")
-    n_jobs = _parse_n_jobs(n_jobs)
+    n_jobs = parse_n_jobs(n_jobs)
     if cutouts.wcs is None:
         raise ValueError("cutouts: they have no celestial WCS")
     grids = parse_grids(
@@ -138,27 +135,8 @@ def reproject_cutouts(
     if method != "interp":
         import_optional("reproject", needed_for=f"method={method!r}")
     work = _Work(cutouts, grids, method, kernel)
-    with (
-        ThreadPoolExecutor(n_jobs) as pool,
-        tqdm(total=len(cutouts), desc="reproject", unit="cutout", disable=not progress) as bar,
-    ):
-        try:
-            for _ in pool.map(work, range(len(cutouts))):
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for_each_row(work, len(cutouts), n_jobs=n_jobs, label="reproject", progress=progress)
     return work.result()
-
-
-def _parse_n_jobs(n_jobs):
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)):
-        raise TypeError(f"n_jobs: expected an int, got {n_jobs!r}")
-    if n_jobs == -1:
-        return os.cpu_count() or 1
-    if n_jobs < 1:
-        raise ValueError(f"n_jobs: expected a positive number or -1, got {n_jobs}")
-    return int(n_jobs)
 
 
 class _Work:
