@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._latent_tables import as_features, as_ids, good_rows
+
 __all__ = [
     "SCALINGS",
     "Samples",
@@ -103,13 +105,16 @@ def read_samples(latents_a, latents_b, *, pairs, features, scaling):
     TypeError, ValueError
         If the tables or pairs do not fit together.
     """
-    X = [_features(t, features, n) for t, n in ((latents_a, "a"), (latents_b, "b"))]
+    X = [
+        as_features(table, features, f"latents_{name}")
+        for table, name in ((latents_a, "a"), (latents_b, "b"))
+    ]
     if X[0].shape[1] != X[1].shape[1]:
         raise ValueError(
             f"latents_a has {X[0].shape[1]} features and latents_b {X[1].shape[1]}; they must be "
             "of one model, or of models adapted to each other"
         )
-    good = [_good(t, x) for t, x in zip((latents_a, latents_b), X, strict=True)]
+    good = [good_rows(t, x) for t, x in zip((latents_a, latents_b), X, strict=True)]
     matched = _match(latents_a, latents_b, pairs)
     matched = matched[good[0][matched[:, 0]] & good[1][matched[:, 1]]]
     rows = [np.flatnonzero(g) for g in good]
@@ -262,27 +267,6 @@ def squared_distances(x, y):
     return np.maximum(out, 0, out=out)
 
 
-def _features(latents, column, name):
-    if not hasattr(latents, "colnames"):
-        raise TypeError(
-            f"latents_{name} must be a Table with a column {column!r}, not {type(latents).__name__}"
-        )
-    if column not in latents.colnames:
-        raise ValueError(f"latents_{name} has no column {column!r}, only {latents.colnames}")
-    values = latents[column]
-    values = np.ma.filled(np.ma.asarray(getattr(values, "value", values), dtype=float), np.nan)
-    if values.ndim != 2:
-        raise ValueError(f"latents_{name}[{column!r}] has shape {values.shape}; (n, d) is needed")
-    return values
-
-
-def _good(latents, X):
-    good = np.isfinite(X).all(axis=1)
-    if "status" in latents.colnames:
-        good &= np.ma.filled(np.ma.asarray(latents["status"]).astype(str), "masked") == "ok"
-    return good
-
-
 def _match(latents_a, latents_b, pairs):
     """Return rows of the two tables that are the same galaxy, (k, 2) int."""
     if pairs is None:
@@ -311,9 +295,7 @@ def _match(latents_a, latents_b, pairs):
 def _ids(latents, name):
     if "id" not in latents.colnames:
         raise ValueError(f"pairs='id' needs a column 'id', which latents_{name} does not have")
-    if np.ma.is_masked(latents["id"]):
-        raise ValueError(f"latents_{name}['id'] holds masked values")
-    ids = np.asarray(latents["id"]).astype(str)
+    ids = as_ids(latents, f"latents_{name}['id']")
     values, counts = np.unique(ids, return_counts=True)
     if counts.size and counts.max() > 1:
         raise ValueError(

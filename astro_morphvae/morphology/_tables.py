@@ -1,49 +1,10 @@
-"""What the rooms of morphology need from tables: features, good rows, ids, and a fair split."""
+"""Rows of latents and of votes that belong together, and a fair split of galaxies."""
 
 import numpy as np
 
-__all__ = ["as_features", "as_ids", "good_rows", "match_rows", "split_galaxies"]
+from .._latent_tables import as_ids
 
-
-def as_ids(table):
-    """Return the ids of a table's rows as strings, or None without an ``id`` column."""
-    if "id" not in table.colnames:
-        return None
-    values = table["id"]
-    if np.ma.is_masked(values):
-        raise ValueError("id holds masked values; every row needs its own")
-    return np.asarray(values).astype(str)
-
-
-def as_features(latents, column):
-    """Return the feature matrix, (n, d) float64, of a table.
-
-    Parameters
-    ----------
-    latents : `~astropy.table.Table`
-        Table of latents or other features.
-    column : str
-        Column of shape (n, d), or (n,) for a single feature.
-    """
-    if not hasattr(latents, "colnames"):
-        raise TypeError(
-            f"latents must be a Table with a column {column!r}, not {type(latents).__name__}"
-        )
-    if column not in latents.colnames:
-        raise ValueError(f"latents has no column {column!r}, only {latents.colnames}")
-    values = latents[column]
-    values = np.ma.filled(np.ma.asarray(getattr(values, "value", values), dtype=float), np.nan)
-    if values.ndim > 2:
-        raise ValueError(f"latents[{column!r}] has shape {values.shape}; (n, d) is needed")
-    return values if values.ndim == 2 else values[:, None]
-
-
-def good_rows(latents, X):
-    """Return which rows are fit for use, (n,) bool: finite features and a status of "ok"."""
-    good = np.isfinite(X).all(axis=1)
-    if "status" in latents.colnames:
-        good &= np.ma.filled(np.ma.asarray(latents["status"]).astype(str), "masked") == "ok"
-    return good
+__all__ = ["match_rows", "split_galaxies"]
 
 
 def match_rows(latents, votes):
@@ -63,7 +24,7 @@ def match_rows(latents, votes):
     if counts.size and counts.max() > 1:
         raise ValueError(
             f"votes has {np.sum(counts > 1)} ids more than once, such as "
-            f"{unique[counts > 1][0]!r}; one row per galaxy is needed"
+            f"{str(unique[counts > 1][0])!r}; one row per galaxy is needed"
         )
     if not unique.size:
         return np.full(len(left), -1)
@@ -71,8 +32,8 @@ def match_rows(latents, votes):
     rows = np.where(unique[place] == left, first[place], -1)
     if len(left) and (rows < 0).all():
         raise ValueError(
-            f"no id of latents is among those of votes: latents has {left[0]!r}, ..., "
-            f"votes has {right[0]!r}, ..."
+            f"no id of latents is among those of votes: latents has {str(left[0])!r}, ..., "
+            f"votes has {str(right[0])!r}, ..."
         )
     return rows
 

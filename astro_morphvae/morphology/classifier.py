@@ -8,10 +8,10 @@ import numpy as np
 from astropy.table import Column, MaskedColumn, QTable
 
 from .. import __version__
+from .._latent_tables import as_features, good_rows
 from ..decision_trees import DecisionTree, Question
 from ..exceptions import MorphVAEWarning
 from ._persistence import read_state, write_state
-from ._tables import as_features, good_rows
 from .calibration import apply_calibration
 from .labels import LabelRule, Requirement
 

@@ -7,8 +7,9 @@ import numpy as np
 from astropy.table import Column, QTable, Table, vstack
 
 from .. import __version__
+from .._latent_tables import as_features, as_ids, good_rows
 from ..exceptions import MorphVAEWarning
-from ._tables import as_features, as_ids, good_rows, match_rows
+from ._tables import match_rows
 from .fitter import MorphologyFitter
 from .labels import select_labels
 from .metrics import SCORES, bootstrap_weights, interval, score_sums

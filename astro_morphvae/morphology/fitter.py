@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from .. import __version__
+from .._latent_tables import as_features, as_ids, good_rows
 from ..decision_trees import get_tree
 from ..exceptions import MorphVAEWarning
-from ._tables import as_features, as_ids, good_rows, match_rows, split_galaxies
+from ._tables import match_rows, split_galaxies
 from .calibration import fit_calibration, unseen_probabilities
 from .classifier import FittedQuestion, MorphologyClassifier, splits
 from .labels import XU2023_QUESTIONS, LabelRule, make_rule, select_labels

@@ -9,9 +9,10 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from .. import __version__
+from .._latent_tables import as_features, as_ids, good_rows
 from ..exceptions import MorphVAEWarning
 from ._held_out import choose_test, galaxy_groups, read_ids
-from ._tables import as_features, as_ids, good_rows, match_rows
+from ._tables import match_rows
 from ._transfer_table import (
     MAJORITY,
     Scored,

@@ -12,8 +12,9 @@ from ..cutouts._assemble import Layout
 from ..cutouts._parse import parse_angle, parse_bands, parse_size
 from ..exceptions import MorphVAEWarning
 from ..units import NANOMAGGY
+from ._configured import ConfiguredService
 from ._legacy_files import MAX_SIZE, NATIVE_PIXEL_SCALE, FitsReader, check_fits, check_jpeg
-from ._service import CutoutQuery, CutoutService, is_position
+from ._service import CutoutQuery, is_position
 from .registry import get_survey_info
 
 __all__ = ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
@@ -50,7 +51,7 @@ class Conf(_config.ConfigNamespace):
 conf = Conf()
 
 
-class LegacySurveyClass(CutoutService):
+class LegacySurveyClass(ConfiguredService):
     """Cutout service of the DESI Legacy Imaging Surveys, in the manner of astroquery.
 
     Use the instance `LegacySurvey`. Server, timeout, number of connections, requests per second,
@@ -82,30 +83,7 @@ class LegacySurveyClass(CutoutService):
     <CutoutSet of 2: 3 bands (g, r, z), 128 × 128 pixels, nmgy, 0.262 arcsec / pixel>
     """
 
-    @property
-    def TIMEOUT(self):  # noqa: N802 (as astroquery names it)
-        """Seconds without a byte after which a reply is given up."""
-        return conf.timeout
-
-    @property
-    def MAX_CONNECTIONS(self):  # noqa: N802
-        """Number of requests under way at once."""
-        return conf.max_connections
-
-    @property
-    def REQUESTS_PER_SECOND(self):  # noqa: N802
-        """Never send more requests than this in a second; None for no limit."""
-        return conf.requests_per_second or None
-
-    @property
-    def RETRIES(self):  # noqa: N802
-        """How often a request that failed is repeated."""
-        return conf.retries
-
-    @property
-    def BACKOFF(self):  # noqa: N802
-        """Longest delay before the first repetition, in seconds."""
-        return conf.backoff
+    _conf = conf
 
     def get_cutouts(
         self,

@@ -468,7 +468,7 @@ def test_tables_that_do_not_fit(shifted):
         domain_shift(a, b[[0, 1, 1]], pairs="id")
     with pytest.raises(ValueError, match="latents_a has 0 usable rows"):
         domain_shift(make_latents(np.zeros((9, 5)), status="off-footprint"), b)
-    with pytest.raises(ValueError, match=r"latents_a\['z_mean'\] has shape"):
+    with pytest.raises(ValueError, match=r"latents_a has 1 features"):
         domain_shift(QTable({"z_mean": np.zeros(9)}), b)
 
 

@@ -10,7 +10,9 @@ from astro_morphvae.morphology import pca_features
 
 def make_latents(x, ids=None):
     ids = np.arange(len(x)) if ids is None else ids
-    return QTable({"id": ids, "z_mean": np.asarray(x, float), "status": np.full(len(x), "ok", dtype="U20")})
+    return QTable(
+        {"id": ids, "z_mean": np.asarray(x, float), "status": np.full(len(x), "ok", dtype="U20")}
+    )
 
 
 def row(table, name):
