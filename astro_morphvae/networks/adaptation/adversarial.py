@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from .._backend import keras
 from ..layers import Linear
+from .coral import Coral
 from .method import Method
 
 __all__ = ["Adversarial", "Discriminator", "reverse_gradient"]
@@ -74,6 +75,9 @@ class Adversarial(Method):
     steepness : float, optional
         How soon the strength rises in the course of the fit:
         ``strength * (2 / (1 + exp(-steepness * share done)) - 1)``.
+    moments : float, optional
+        Weight of the distance of means and covariances (`Coral`), which keeps the game from
+        drifting where nothing else holds the latents; 0 does without.
     width : int, optional
         Hidden units of the discriminator.
 
@@ -82,8 +86,9 @@ class Adversarial(Method):
     .. [1] Ganin et al. 2016, "Domain-adversarial training of neural networks", JMLR 17, 59.
     """
 
-    strength: float = 1.0
+    strength: float = 0.1
     steepness: float = 10.0
+    moments: float = 1.0
     width: int = 128
 
     n_layers = 1
@@ -92,13 +97,15 @@ class Adversarial(Method):
         for name in ("strength", "steepness", "width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not self.moments >= 0:
+            raise ValueError(f"moments must not be negative, got {self.moments!r}")
 
     def prepare(self, latent_dim, n_surveys, seed):
         """Make the layers it trains beside the network: the discriminator."""
         return [Discriminator(latent_dim, n_surveys, width=self.width, seed=seed)]
 
     def loss(self, agreement, layers):
-        """Cross-entropy of the survey; see `Method`."""
+        """Cross-entropy of the survey, and distance of the moments; see `Method`."""
         strength = self.strength * (
             2.0 / (1.0 + math.exp(-self.steepness * agreement.progress)) - 1.0
         )
@@ -107,4 +114,5 @@ class Adversarial(Method):
         survey = torch.zeros(n + m, dtype=torch.long, device=z.device)
         survey[n:] = agreement.survey
         odds = layers[0](reverse_gradient(z, strength))
-        return functional.cross_entropy(odds, survey)
+        loss = functional.cross_entropy(odds, survey)
+        return loss + self.moments * Coral().loss(agreement) if self.moments > 0 else loss
