@@ -1,6 +1,7 @@
 """Settings and fixtures shared by every test of the package."""
 
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Started in the background of a shell, the tests and their processes would ignore Ctrl-C, which
+    # some of them test.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     from astro_morphvae import __version__
 
     PYTEST_HEADER_MODULES.clear()

@@ -335,7 +335,10 @@ def test_interrupted_fit_says_how_to_go_on_and_goes_on(workplace, tmp_path):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, message = process.communicate(timeout=60)
+        try:
+            _, message = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert f"give the same command again to go on from {checkpoint}" in only_line(message)
     assert not output.exists()
