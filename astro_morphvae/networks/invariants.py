@@ -29,11 +29,12 @@ def _grid(image_size):
 
 
 def description_sizes(image_size, n_bands):
-    """Count the polar and the scattering numbers that `Invariants` gives: a tuple of two int."""
+    """Count the polar, scattering and colour numbers that `Invariants` gives: three int."""
     n_grid, n_scales = _grid(image_size)
     n_pairs = n_scales * (n_scales - 1) // 2
     n_polar = n_grid // 2 * (_N_MODES + n_bands - 1)
-    return n_polar, len(_WINDOWS) * (1 + 3 * n_scales + 3 * n_pairs)
+    n_waves = len(_WINDOWS) * 3 * (n_scales + n_pairs)
+    return n_polar, len(_WINDOWS) + n_waves, n_waves if n_bands > 1 else 0
 
 
 def _ring_weights(n_grid, n_rings):
@@ -92,14 +93,16 @@ def _halve(x):
 class Invariants:
     """Description of galaxies that their orientation and handedness do not change.
 
-    Two sets of numbers, both of the mean over bands unless said:
+    Three sets of numbers, the first two of the mean over bands unless said:
 
     * polar: on rings about the centre, the logarithm of the amplitudes of the angular Fourier modes
       0 to 8, and the logarithm of the ratio of neighbouring bands (colour profiles);
     * scattering [1]_: mean modulus of Morlet wavelets of several scales under three Gaussian
       windows, its modulation with the wavelets' angle, and the same of the wavelet transform of
       that modulus, by the *relative* angle of the two wavelets. The second order tells curved and
-      branching structure, as spiral arms, from an elongated blob [2]_.
+      branching structure, as spiral arms, from an elongated blob [2]_;
+    * colour: the same of the first band less the last, where there are several. Young arms and
+      companions of another colour stand out there from the old stars of bulge and disk.
 
     Parameters
     ----------
@@ -111,7 +114,7 @@ class Invariants:
     Attributes
     ----------
     sizes : tuple of int
-        Number of polar and of scattering numbers.
+        Number of polar, of scattering and of colour numbers.
 
     References
     ----------
@@ -150,7 +153,7 @@ class Invariants:
         Returns
         -------
         description : tensor, (n, sum(sizes))
-            The polar, then the scattering numbers.
+            The polar, then the scattering, then the colour numbers.
         modes : tensor, (n, n_rings, 2 modes - 1)
             Mean, cosine and sine moments of every ring, which do know the orientation.
         """
@@ -161,8 +164,11 @@ class Invariants:
             x = functional.adaptive_avg_pool2d(x, self.n_grid)
         grey = x.mean(dim=1)
         modes = (grey.flatten(1) @ self.rings.flatten(1)).reshape(len(x), self.n_rings, -1)
-        description = torch.cat([self._polar(x, modes), self._scattering(grey[:, None])], dim=1)
-        return description, modes
+        level = torch.log((grey.flatten(1) @ self.windows[0].T).clamp_min(_LEAST_WAVE))
+        parts = [self._polar(x, modes), level, self._scattering(grey[:, None])]
+        if x.shape[1] > 1:
+            parts.append(self._scattering(x[:, :1] - x[:, -1:]))
+        return torch.cat(parts, dim=1), modes
 
     def _polar(self, x, modes):
         amplitude = torch.hypot(modes[..., 1::2], modes[..., 2::2])
@@ -182,7 +188,7 @@ class Invariants:
         return (parts.square().sum(dim=3) + _LEAST_WAVE**2).sqrt()
 
     def _scattering(self, image):
-        numbers = [torch.log((image.flatten(2) @ self.windows[0].T).clamp_min(_LEAST_WAVE))]
+        numbers = []
         for first in range(self.n_scales):
             if first > 0:
                 image = _halve(image)

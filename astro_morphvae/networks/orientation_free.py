@@ -18,6 +18,7 @@ from .residual import ResidualDecoder
 __all__ = ["OrientationFreeDecoder", "OrientationFreeEncoder"]
 
 register = keras.saving.register_keras_serializable(package="astro_morphvae")
+_COLOUR_SHARE = 0.5  # standard deviation of the colour numbers beside that of the scattering
 _FIRST_LOG_VARIANCE = -4.0  # of a posterior before training: narrow, so that latents are in use
 
 
@@ -99,13 +100,14 @@ class OrientationFreeEncoder(keras.layers.Layer):
         self.bright.assign(peak.median().clamp_min(1e-6))
         sample = torch.cat([self.invariants(x / self.bright.value)[0] for x in batches])
         center, spread = sample.mean(dim=0), sample.std(dim=0, correction=0)
-        n_polar, n_scattering = self.invariants.sizes
-        # The polar numbers share one scale, so that noisy ones stay small; the scattering numbers,
-        # of unlike kinds, have one each. Either set has a variance of one in all.
-        polar = spread[:n_polar].square().sum().sqrt().expand(n_polar)
-        scattering = spread[n_polar:] * math.sqrt(n_scattering)
+        # The polar numbers share one scale, so that noisy ones stay small; the others, of unlike
+        # kinds, have one each. The variances of the three sets add up to one, one and a quarter.
+        polar, scattering, colour = spread.split(self.invariants.sizes)
+        polar = polar.square().sum().sqrt().expand(len(polar))
+        scattering = scattering * math.sqrt(len(scattering))
+        colour = colour * math.sqrt(len(colour)) / _COLOUR_SHARE
         self.center.assign(center)
-        self.spread.assign(torch.cat([polar, scattering]).clamp_min(1e-6))
+        self.spread.assign(torch.cat([polar, scattering, colour]).clamp_min(1e-6))
         self.adapted.assign(1.0)
 
     @torch.no_grad()
@@ -171,7 +173,7 @@ class OrientationFreeDecoder(keras.layers.Layer):
         Hidden units between the latents and the description.
     description_noise : float, optional
         Standard deviation of the description's likelihood, in units in which the description's
-        total variance is two. The smaller, the more the latents follow the description.
+        total variance is 2.25. The smaller, the more the latents follow the description.
     image_share : float, optional
         Factor on the gradient by which the pixels' likelihood acts on the latents. Bright cores and
         neighbours dominate that likelihood, and would dominate the latents too.
