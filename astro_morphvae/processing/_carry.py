@@ -31,8 +31,8 @@ def weigher(source, target, pixels, shape, method, kernel):
     Returns
     -------
     weights_of : callable
-        Takes a slice of the output pixels in a row; returns weights and indices, (n, n_tap) each,
-        of pixels of the input with a margin around it.
+        Takes a slice of the output pixels in a row, or their indices; returns weights and indices,
+        (n, n_tap) each, of pixels of the input with a margin around it.
     margin : tuple of int
         Pixels of that margin along y and x.
     n_tap : int
@@ -45,7 +45,7 @@ def weigher(source, target, pixels, shape, method, kernel):
     return (lambda part: (weights[part], indices[part])), (k, k), k * k
 
 
-def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
+def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None, inflations=None):
     """Carry the images of one object to the output pixels.
 
     Parameters
@@ -60,6 +60,8 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         Inverse variance, shaped as the data; 0 where nothing is known.
     mask : array of bool, optional
         True for bad pixels, shaped as the data.
+    inflations : list of (Inflation or None), optional
+        Of each band: factors on the variance, where the noise of the input is correlated already.
 
     Returns
     -------
@@ -70,11 +72,10 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         From the variances, each with the square of its weight; 0 where masked.
     mask : array of bool
         True where a bad pixel, or one off the image, has any weight.
-    correlation : float
-        Variance of the sum of many output pixels over the sum of their variances, for input
-        pixels with independent noise: in a circle of a third of the width about the centre, where
-        the object is. It changes over the image where pixels of nearly one size drift past each
-        other.
+    correlation : (n_band,) array
+        Variance of the sum of many output pixels over the sum of their variances, in units of the
+        same for input pixels: in a circle of a third of the width about the centre, where the
+        object is. It changes over the image where pixels of nearly one size drift past each other.
     """
     n_band, shape = len(data), area.shape
     middle = _middle(shape)
@@ -89,28 +90,33 @@ def carry(weights_of, margin, n_tap, area, data, ivar=None, mask=None):
         for b in range(n_band)
     ]
     ones = np.ones_like(frame)
-    sums = np.zeros((2, 2))  # of areas and of their squares times squared weights; all, middle
+    inflations = inflations or [None] * n_band
+    sums = np.zeros((2, 1 + n_band))  # of areas, and of variances in each band; all, middle
     step = max(_BLOCK // n_tap, 1)
     for start in range(0, n, step):
         part = slice(start, start + step)
         block = _Block(*weights_of(part), frame)
         scale = area[part]
+        inside = np.where(block.off, 0, scale).astype(float)
+        squares = block.squares @ ones
+        terms = [inside] + [inside**2 * squares] * n_band
         for b, band in enumerate(bands):
             flux[b, part], bad[b, part], variance = band.carried(block)
             flux[b, part] *= scale
+            factor = 1.0 if inflations[b] is None else inflations[b](squares)
+            terms[1 + b] = terms[1 + b] * factor
             if ivar is not None:
                 with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                    inverse = 1.0 / (variance * scale**2)
+                    inverse = 1.0 / (variance * factor * scale**2)
                 inverse[~np.isfinite(inverse)] = 0.0
                 out_ivar[b, part] = inverse
-        inside = np.where(block.off, 0, scale).astype(float)
-        terms = np.stack([inside, inside**2 * (block.squares @ ones)])
+        terms = np.stack(terms)
         sums += np.stack([terms.sum(axis=1), terms[:, middle[part]].sum(axis=1)])
     shape = (n_band, *shape)
     if ivar is not None:
         out_ivar = out_ivar.reshape(shape)
-    covered, squared = sums[1] if sums[1, 1] > 0 else sums[0]
-    correlation = covered / squared if squared > 0 else 1.0
+    covered, *variances = sums[1] if sums[1, 1] > 0 else sums[0]
+    correlation = np.array([covered / value if value > 0 else 1.0 for value in variances])
     return flux.reshape(shape), out_ivar, bad.reshape(shape), correlation
 
 

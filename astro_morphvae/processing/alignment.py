@@ -17,6 +17,7 @@ from ..cutouts._parse import (
 )
 from ..cutouts._wcs import WCSList, centre_and_scale, quiet_astropy
 from ._carry import carry, weigher
+from ._correlated import fit_inflation
 from ._grids import parse_grids
 from ._interpolation import INTERPOLATION, kernel_variance
 from ._pixel_map import map_pixels
@@ -102,11 +103,15 @@ def reproject_cutouts(
 
     The variance of an output pixel is the sum of the input variances with the squares of its
     weights. Neighbours share input pixels, so their noise is correlated: the variance of a sum of
-    many pixels is the sum of their variances times ``noise_correlation``, which is multiplied to
-    the column that the input may have. It is that of the middle of the image, a circle of a third
-    of its width, for apertures that are large beside a pixel of the input; the sigma of one with a
-    radius of 6 of them is smaller by up to 5 %. Where pixels of nearly one size drift past each
-    other, it changes over the image, and sigma by up to 5 % more.
+    many pixels is the sum of their variances times ``noise_correlation``. It is that of the middle
+    of the image, a circle of a third of its width, for apertures that are large beside a pixel of
+    the input; the sigma of one with a radius of 6 of them is smaller by up to 5 %. Where pixels of
+    nearly one size drift past each other, it changes over the image, and sigma by up to 5 % more.
+
+    Where the input has such a column already, as after `match_psf` or another reprojection, means
+    of its pixels have more noise than those of independent ones. The variance of a pixel is then
+    that of noise which was resampled and has this correlation (sigma is right to some 5 %), and the
+    correlation is followed so that sums over large apertures keep their variance.
 
     A pixel to which a bad pixel, or one off the image, gives any weight is masked. Positions are
     right to 1e-3 input pixel.
@@ -151,10 +156,14 @@ class _Work:
         self.ivar = None if cutouts.ivar is None else np.zeros(shape, dtype=np.float32)
         self.statuses = np.asarray(cutouts.catalog["status"], dtype=object).copy()
         self.coverage = np.zeros(n)
+        # That of the input, until a row is done.
         self.correlation = np.ones((n, n_band))
         self.blur = np.full(n, np.nan)  # variance that the kernel adds, in arcsec²
         self.entries = [None] * n
         names = cutouts.catalog.colnames
+        if "noise_correlation" in names:
+            before = np.asarray(cutouts.catalog["noise_correlation"], dtype=float)
+            self.correlation *= before if before.ndim > 1 else before[:, np.newaxis]
         self.positions = np.full((n, 2), np.nan)
         if "ra" in names and "dec" in names:
             ra, dec = (_degrees(cutouts.catalog[name]) for name in ("ra", "dec"))
@@ -176,7 +185,6 @@ class _Work:
             self.data[row] = np.nan
             self.mask[row] = True
             self.coverage[row] = 0.0
-            self.correlation[row] = 1.0
             if self.ivar is not None:
                 self.ivar[row] = 0
 
@@ -205,15 +213,20 @@ class _Work:
         data, ivar, mask = self.cutouts.arrays(slice(row, row + 1))
         data, ivar, mask = (None if part is None else part[0] for part in (data, ivar, mask))
         weights = weigher(source, target, pixels, (ny, nx), self.method, self.kernel)
-        data, ivar, mask, correlation = carry(*weights, pixels.area, data, ivar, mask)
+        inflations = fit_inflation(
+            *weights[:2], (ny, nx), np.flatnonzero(met), self.correlation[row]
+        )
+        data, ivar, mask, correlation = carry(*weights, pixels.area, data, ivar, mask, inflations)
         bad, blank = clean_pixels(data, ivar, mask)
         self.data[row], self.mask[row] = data, False if bad is None else bad
         if ivar is not None:
             self.ivar[row] = ivar
         self.coverage[row] = 1 - self.mask[row].mean()
-        self.correlation[row] = correlation
         self._measure_blur(row, source, target, pixels)
-        return status_of(data, blank, self.cutouts.bands)
+        status = status_of(data, blank, self.cutouts.bands)
+        if status == OK:
+            self.correlation[row] *= correlation
+        return status
 
     def _measure_blur(self, row, source, target, pixels):
         scales = [centre_and_scale(wcs, (1, 1))[2] for wcs in (source, target)]
@@ -233,12 +246,8 @@ class _Work:
         catalog["coverage"] = Column(
             self.coverage, description="Fraction of pixels on the image and not masked"
         )
-        correlation = self.correlation
-        if "noise_correlation" in catalog.colnames:
-            before = np.asarray(catalog["noise_correlation"], dtype=float)
-            correlation = correlation * before.reshape(len(catalog), -1)
         catalog["noise_correlation"] = Column(
-            correlation, description="Variance of a sum of pixels / sum of their variances"
+            self.correlation, description="Variance of a sum of pixels / sum of their variances"
         )
         psf_fwhm = cutouts.psf_fwhm
         if psf_fwhm is not None and np.isfinite(self.blur).any():

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from astro_morphvae import CutoutSet, extract_cutouts
 from astro_morphvae.cutouts._wcs import quiet_astropy, shift_wcs
-from astro_morphvae.processing import _carry, _pixel_map, alignment, reproject_cutouts
+from astro_morphvae.processing import (
+    _carry,
+    _pixel_map,
+    alignment,
+    match_psf,
+    reproject_cutouts,
+)
 from astro_morphvae.processing._pixel_map import map_pixels
 from astro_morphvae.tests.cutout_samples import SCALE, make_set, make_wcs, noise
 
@@ -236,16 +242,82 @@ class TestNoise:
         np.testing.assert_allclose(pulls, 1, atol=5 / np.sqrt(2 * self.N))
         assert out.ivar.max() / out.ivar.min() > 10
 
+    @pytest.mark.parametrize(
+        ("first", "method", "kernel"),
+        [
+            ("reproject", "interp", "bicubic"),
+            ("reproject", "adaptive", "bicubic"),
+            ("match", "interp", "bicubic"),
+            ("match", "exact", "bicubic"),
+        ],
+    )
+    def test_noise_that_is_correlated_already(self, first, method, kernel):
+        if method != "interp":
+            pytest.importorskip("reproject")
+        n, n_draw, wcs = 90, 200, centred(90, rotation=0.3)
+        draws = np.random.default_rng(5).normal(size=(n_draw, 1, n, n))
+        if first == "match":  # rows share one kernel, bands would not
+            ivar = InverseVariance(np.ones_like(draws))
+            cutouts = CutoutSet(draws, unit=u.nmgy, bands="r", wcs=[wcs] * n_draw, uncertainty=ivar)
+            before = match_psf(cutouts, psf=0.9 * u.arcsec, target_fwhm=1.1 * u.arcsec)
+            data, ivar, mask = (np.swapaxes(part, 0, 1) for part in before.arrays())
+            factor = np.reshape(before.catalog["noise_correlation"], (1, n_draw))
+            before = one(data, wcs, mask=mask, uncertainty=InverseVariance(ivar))
+            before.catalog["noise_correlation"] = factor
+        else:
+            draws = np.swapaxes(draws, 0, 1)
+            before = one(draws, wcs, uncertainty=InverseVariance(np.ones_like(draws)))
+            before = reproject_cutouts(before, pixel_scale=0.3 * u.arcsec)
+        assert (np.asarray(before.catalog["noise_correlation"]) > 1.8).all()
+        target = centred(64, rotation=0.1)
+        out = reproject_cutouts(before, target_wcs=target, size=64, method=method, kernel=kernel)
+        yy, xx = np.indices((64, 64)) - 31.5
+        aperture = np.hypot(xx, yy) < 28
+        assert (out.ivar[0][:, aperture] > 0).all()
+        data, variance = (
+            part[0][:, aperture].astype(float) for part in (out.data, 1 / out.ivar.clip(1e-9))
+        )
+        assert (data / np.sqrt(variance)).std() == pytest.approx(1, abs=0.05)
+        # Midway between pixels of the input as on them; 200 draws tell sigma to 5 %.
+        squares = (data**2 / variance).mean(axis=0)
+        assert squares.std() < 0.13
+        pulls = data.sum(axis=1) / np.sqrt(
+            variance.sum(axis=1) * np.asarray(out.catalog["noise_correlation"])[0]
+        )
+        assert pulls.std() == pytest.approx(1, abs=0.08)
+
     def test_correlation_multiplies_what_was_there(self):
-        cutouts = make_set(n=2, wcs=[make_wcs(), make_wcs(12)])
+        ivar = InverseVariance(np.ones((2, 3, 16, 16)))
+        cutouts = make_set(n=2, wcs=[make_wcs(), make_wcs(12)], uncertainty=ivar)
         once = reproject_cutouts(cutouts, pixel_scale=0.2 * u.arcsec, size=10)
-        factor = once.catalog["noise_correlation"]
-        assert factor.shape == (2, 3)
-        assert (np.asarray(factor) > 1).all()
-        cutouts.catalog["noise_correlation"] = np.array([[2.0, 3, 4], [1, 1, 1]])
+        assert once.catalog["noise_correlation"].shape == (2, 3)
+        assert (np.asarray(once.catalog["noise_correlation"]) > 1).all()
+        before = np.array([[2.0, 3, 40], [1, 0.5, np.nan]])
+        cutouts.catalog["noise_correlation"] = before
         again = reproject_cutouts(cutouts, pixel_scale=0.2 * u.arcsec, size=10)
-        expected = factor * np.array([[2.0, 3, 4], [1, 1, 1]])
-        np.testing.assert_allclose(again.catalog["noise_correlation"], expected)
+        yy, xx = np.indices((10, 10)) - 4.5
+        middle = np.hypot(xx, yy) <= 10 / 6
+        pixels, sums = [], []
+        for out in (once, again):
+            variance = 1 / out.ivar[..., middle].astype(float)
+            pixels.append(variance)
+            sums.append(variance.sum(axis=-1) * np.asarray(out.catalog["noise_correlation"]))
+        # Large apertures keep their variance, whatever single pixels have.
+        np.testing.assert_allclose(sums[1], before * sums[0], rtol=1e-5)
+        np.testing.assert_array_equal(pixels[1][1], pixels[0][1])
+        assert (np.diff(pixels[1][0].mean(axis=-1)) > 0).all()
+        np.testing.assert_allclose(pixels[1][0, 2], (0.2 / 0.262) ** 4, rtol=0.1)
+
+    def test_copies_keep_the_correlation_and_the_variance(self):
+        ivar = noise(2, 3, 16, 16) ** 2 + 0.1
+        wcs = [make_wcs(), make_wcs(12)]
+        cutouts = make_set(n=2, wcs=wcs, uncertainty=InverseVariance(ivar))
+        cutouts.catalog["noise_correlation"] = np.array([[2.0, 3, 1e6], [1, 1, 1]])
+        for kernel in KERNELS:
+            out = reproject_cutouts(cutouts, like=cutouts, kernel=kernel)
+            np.testing.assert_allclose(out.ivar, cutouts.ivar, rtol=1e-5)
+            factor = cutouts.catalog["noise_correlation"]
+            np.testing.assert_allclose(out.catalog["noise_correlation"], factor, rtol=1e-5)
 
 
 class TestMask:
