@@ -1,16 +1,20 @@
 """FITS replies of one image, checked and read."""
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 
+import astropy.units as u
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
 
 from .._download import InvalidReply
 from ..cutouts._wcs import celestial_wcs, quiet_astropy
 
-__all__ = ["Image", "describe_text", "read_image"]
+__all__ = ["Image", "check_place", "describe_text", "read_image"]
 
 
 @dataclass(slots=True)
@@ -65,6 +69,35 @@ def read_image(content, size=None):
     if size is not None and data.shape != tuple(size):
         raise InvalidReply("invalid-file", f"{data.shape} pixels in place of {tuple(size)}")
     return Image(header, data, wcs)
+
+
+def check_place(image, ra, dec, pixel_scale, pixels_off):
+    """Make sure that an image shows the position that was asked for, in pixels of that size.
+
+    Parameters
+    ----------
+    image : Image
+    ra, dec : float
+        Centre asked for, ICRS, in degrees.
+    pixel_scale : float
+        Arcsec.
+    pixels_off : float
+        Pixels by which the centre may lie off.
+
+    Raises
+    ------
+    InvalidReply
+        If it does not, or has no celestial WCS.
+    """
+    if image.wcs is None:
+        raise InvalidReply("invalid-file", "no celestial WCS")
+    middle = image.wcs.pixel_to_world(*((length - 1) / 2 for length in image.data.shape[::-1]))
+    off = middle.separation(SkyCoord(ra, dec, unit="deg")).arcsec
+    if not off < pixels_off * pixel_scale:
+        raise InvalidReply("invalid-file", f"centred {off:.3g} arcsec off")
+    found = math.sqrt(math.prod(proj_plane_pixel_scales(image.wcs))) * u.deg.to(u.arcsec)
+    if not abs(found / pixel_scale - 1) < 1e-3:
+        raise InvalidReply("invalid-file", f"pixel scale {found:.4g} in place of {pixel_scale:.4g}")
 
 
 def describe_text(content):

@@ -65,7 +65,8 @@ def check_fits(content, request):
     try:
         images = _read_images(content)
         _compare(images, params)
-        _find_blank(images)
+        if not _is_model(params):
+            _find_blank(images)
     except InvalidReply:
         raise
     except Exception as error:  # whatever a broken file provokes
@@ -130,6 +131,14 @@ def _compare(images, params):
             raise InvalidReply("invalid-file", f"no {name} came", retry=True)
 
 
+def _is_model(params):
+    """Whether the layer is a model, which is 0 where there is no source, exposures or not.
+
+    A residual is the image less the model: 0, to the last bit, only where both are.
+    """
+    return params["layer"].endswith("-model")
+
+
 def _find_blank(images):
     """Raise where no exposure reached a band."""
     blank = [not _any(band) for band in images.data]
@@ -171,7 +180,10 @@ class FitsReader:
         images = replies[0].value
         header, data, ivar = images.header, images.data, images.ivar
         bands = bands_from_header(header, len(data))
-        bad = ivar == 0 if ivar is not None else data == 0
+        params = dict(replies[0].request.params)
+        bad = (data if ivar is None else ivar) == 0
+        if _is_model(params):
+            bad[:] = False
         if images.bits is not None:
             bits = images.bits.astype(np.int32)
             for place, band in enumerate(bands):
@@ -181,7 +193,6 @@ class FitsReader:
         if factor != 1:
             data = data * np.float32(factor)
             ivar = None if ivar is None else ivar / np.float32(factor**2)
-        params = dict(replies[0].request.params)
         return Record(
             data,
             ivar=ivar if self._has_ivar else None,

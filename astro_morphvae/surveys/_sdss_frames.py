@@ -13,9 +13,21 @@ from ..units import NANOMAGGY
 from ._images import describe_text
 from ._tiles import Tile
 
-__all__ = ["DARK_VARIANCE", "GAIN", "FrameTile", "check_frame", "frame_ivar", "gain_and_variance"]
+__all__ = [
+    "DARK_VARIANCE",
+    "GAIN",
+    "MAX_BYTES",
+    "FrameTile",
+    "check_frame",
+    "decompress",
+    "frame_ivar",
+    "gain_and_variance",
+]
 
 _BANDS = "ugriz"
+
+#: Largest decompressed file accepted; a frame has 13 MB.
+MAX_BYTES = 2**26
 
 #: Electrons per count of each CCD, by camera column and band.
 GAIN = {
@@ -174,8 +186,31 @@ def check_frame(content, request):
 check_frame.version = "sdss-frame-1"
 
 
+def decompress(content):
+    """Undo bzip2, which can make a file of any size of a few bytes.
+
+    Parameters
+    ----------
+    content : bytes
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InvalidReply
+        If more than `MAX_BYTES` come out.
+    """
+    with bz2.open(BytesIO(content)) as file:
+        plain = file.read(MAX_BYTES + 1)
+    if len(plain) > MAX_BYTES:
+        raise InvalidReply("invalid-file", f"more than {MAX_BYTES} bytes when decompressed")
+    return plain
+
+
 def _open(content):
-    return fits.open(BytesIO(bz2.decompress(content)), memmap=False)
+    return fits.open(BytesIO(decompress(content)), memmap=False)
 
 
 class FrameTile(Tile):

@@ -1,6 +1,5 @@
 """What every imaging service has in common: positions in, one row of a `CutoutSet` for each."""
 
-import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -8,24 +7,30 @@ from pathlib import Path
 
 import astropy.units as u
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 
-from .._download import OK, Downloader
+from .._download import OK, Downloader, Reply
 from .._optional import import_optional
 from ..cutouts import CutoutSet
 from ..cutouts._assemble import Assembler, Layout
 from ..cutouts._parse import set_positions
 from ..cutouts._records import Record
 from ..io import CutoutWriter
+from ._positions import parse_coordinates
 
-__all__ = ["CutoutQuery", "CutoutService", "is_position", "parse_coordinates"]
+__all__ = [
+    "CutoutQuery",
+    "CutoutService",
+    "reply_without_request",
+]
 
 BaseQuery = import_optional("astroquery.query", needed_for="Fetching survey images").BaseQuery
 
 # Replies ahead of the one that is put in its place, and rows written to a file at once.
 _BYTES_AHEAD = 16 * 2**20
 _MOST_ROWS = 1024
+# Positions after which an HTTP error for each of them is that of a server which is out of order.
+_OUTAGE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +53,8 @@ class CutoutQuery:
     check : callable, optional
         ``check(content, request)``, see `Downloader.fetch`.
     http_errors : dict of int to str, optional
-        Status to give where an HTTP error of that code persists.
+        Status to give where an HTTP error of that code persists; not believed where it came for
+        each of 20 positions or more, and no reply shows that the server works.
     meta : dict, optional
         What describes the set.
     psf_fwhm : `~astropy.units.Quantity` [angle], optional
@@ -112,8 +118,9 @@ class CutoutService(BaseQuery):
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            Centres, in any frame.
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or str
+            Centres, in any frame; of a table the columns ``ra`` and ``dec``, ICRS, in degrees
+            where they have no unit.
         ids : sequence, optional
             Identifiers of the rows.
         catalog : `~astropy.table.Table`, optional
@@ -174,6 +181,8 @@ class CutoutService(BaseQuery):
         list of Reply
             ``status``, ``content`` (bytes) and ``path`` of each file, in the order of the
             positions; a file that is not to be had is a reply with another status than ``"ok"``.
+            A position for which nothing is asked, such as NaN, has one reply whose ``request`` is
+            None.
         """
         query = self._make_query(parse_coordinates(coordinates), **options)
         if get_query_payload:
@@ -181,9 +190,20 @@ class CutoutService(BaseQuery):
         requests = [
             request for entry in query.rows if not isinstance(entry, str) for request in entry
         ]
-        return self._downloader(cache, progress).fetch(
+        fetched = self._downloader(cache, progress).fetch(
             requests, query.check, http_errors=query.http_errors
         )
+        if _is_outage([reply.reason for reply in fetched], query):
+            for reply in fetched:
+                reply.status, _, reply.detail = _as_outage(reply.reason, query).partition(": ")
+        fetched = iter(fetched)
+        replies = []
+        for entry in query.rows:
+            if isinstance(entry, str):
+                replies.append(reply_without_request(entry))
+            else:
+                replies.extend(next(fetched) for _ in entry)
+        return replies
 
     def get_images(
         self, coordinates, *, cache=True, progress=True, get_query_payload=False, **options
@@ -226,7 +246,8 @@ class CutoutService(BaseQuery):
         for reply in replies:
             if not reply.ok:
                 exceptions = import_optional("astroquery.exceptions", needed_for="get_images")
-                raise exceptions.RemoteServiceError(f"{reply.request.full_url}: {reply.reason}")
+                what = "a position" if reply.request is None else reply.request.full_url
+                raise exceptions.RemoteServiceError(f"{what}: {reply.reason}")
 
     def clear_cache(self):
         """Remove every reply that this service keeps on disk."""
@@ -243,32 +264,6 @@ class CutoutService(BaseQuery):
             progress=progress,
             description=self.name,
         )
-
-
-def parse_coordinates(coordinates):
-    """Bring positions to one dimension and to ICRS.
-
-    Parameters
-    ----------
-    coordinates : `~astropy.coordinates.SkyCoord` or str
-        A str is a position or the name of an object, as astroquery takes it.
-
-    Returns
-    -------
-    `~astropy.coordinates.SkyCoord`
-        One-dimensional, ICRS; NaN where there is no position.
-    """
-    if isinstance(coordinates, str):
-        utils = import_optional("astroquery.utils", needed_for="A position given as text")
-        coordinates = utils.parse_coordinates(coordinates)
-    if not isinstance(coordinates, SkyCoord):
-        raise TypeError(f"coordinates: expected a SkyCoord, got {type(coordinates).__name__}")
-    if coordinates.ndim > 1:
-        raise ValueError(f"coordinates: expected one dimension, got shape {coordinates.shape}")
-    coordinates = coordinates.icrs.reshape(-1)
-    if not len(coordinates):
-        raise ValueError("coordinates: no positions")
-    return coordinates
 
 
 def _make_catalog(coordinates, ids, catalog):
@@ -296,7 +291,7 @@ def _make_set(parts, query):
 def _fill(query, downloader, catalog):
     """All cutouts in memory, each put in its place as it comes."""
     assembler = Assembler(len(query.rows), bands=query.layout.bands, layout=query.layout)
-    with closing(_records(query, downloader, ordered=False)) as records:
+    with closing(_believed(query, downloader, ordered=False)) as records:
         for row, record in records:
             assembler.put(row, record)
     return assembler.finish(catalog=catalog)
@@ -306,7 +301,7 @@ def _batches(query, downloader, catalog):
     """Yield the cutouts in their order, some rows at a time."""
     n = len(query.rows)
     step = max(1, min(_rows_ahead(query.layout), _MOST_ROWS, n))
-    with closing(_records(query, downloader, ordered=True)) as records:
+    with closing(_believed(query, downloader, ordered=True)) as records:
         for start in range(0, n, step):
             yield _batch(query, records, catalog[start : start + step], start)
 
@@ -323,6 +318,50 @@ def _batch(query, records, catalog, start):
 def _rows_ahead(layout):
     pixels = len(layout.bands) * layout.size[0] * layout.size[1]
     return max(1, _BYTES_AHEAD // (4 * pixels * (2 if layout.has_ivar else 1)))
+
+
+def _believed(query, downloader, ordered):
+    """Yield as `_records` does; failures are held back until a reply shows that the server works.
+
+    Where none does, and there are many, HTTP errors are not taken for what they usually mean.
+    """
+    with closing(_records(query, downloader, ordered)) as records:
+        held = []
+        for row, record in records:
+            held.append((row, record))
+            if _shows_service(record.status, query):
+                yield from held
+                yield from records
+                return
+        if _is_outage([record.status for _, record in held], query):
+            for _, record in held:
+                record.status = _as_outage(record.status, query)
+        yield from held
+
+
+def _is_http_error(status, query):
+    return any(
+        status.startswith(f"{word}: HTTP {code} ") for code, word in query.http_errors.items()
+    )
+
+
+def _shows_service(status, query):
+    """Whether a status is that of a reply which only a server that works gives."""
+    words = OK, "off-footprint", "incomplete-bands"
+    return status.partition(":")[0] in words and not _is_http_error(status, query)
+
+
+def _is_outage(statuses, query):
+    if any(_shows_service(status, query) for status in statuses):
+        return False
+    return sum(_is_http_error(status, query) for status in statuses) >= _OUTAGE
+
+
+def _as_outage(status, query):
+    """Turn the status of a position into that of a server out of order."""
+    if not _is_http_error(status, query):
+        return status
+    return f"server-error: {status.partition(': ')[2]}, and no other position was answered"
 
 
 def _records(query, downloader, ordered):
@@ -366,15 +405,17 @@ def _record(query, replies, row):
     return query.read(replies, row) if bad is None else Record(status=bad.reason)
 
 
-def is_position(ra, dec):
-    """Whether numbers in degrees are a position on the sky.
+def reply_without_request(status):
+    """Make the reply of a position for which nothing is asked.
 
     Parameters
     ----------
-    ra, dec : float
+    status : str
+        Status of its row.
 
     Returns
     -------
-    bool
+    Reply
     """
-    return math.isfinite(ra) and math.isfinite(dec) and abs(dec) <= 90
+    word, _, detail = status.partition(": ")
+    return Reply(None, word, detail=detail)

@@ -14,7 +14,8 @@ from ..exceptions import MorphVAEWarning
 from ..units import NANOMAGGY
 from ._configured import ConfiguredService
 from ._legacy_files import MAX_SIZE, NATIVE_PIXEL_SCALE, FitsReader, check_fits, check_jpeg
-from ._service import CutoutQuery, is_position
+from ._positions import is_position
+from ._service import CutoutQuery
 from .registry import get_survey_info
 
 __all__ = ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
@@ -69,6 +70,11 @@ class LegacySurveyClass(ConfiguredService):
     `get_cutouts` returns the flux per pixel of the cutout and the inverse variance that belongs to
     it. Neighbouring pixels of an image that the service resampled are correlated.
 
+    Images and residuals are exactly 0 where no exposure reached, which is what tells such pixels
+    where there is no inverse variance. A model is 0 wherever there is no source, so 0 masks no
+    pixel of a ``-model`` layer. Where a cutout holds no source at all, the status is ``"all zero"``, also
+    off the footprint, and ``"blank band"`` where some of the bands hold none.
+
     References
     ----------
     .. [1] Dey et al. 2019, AJ 157, 168 (the surveys).
@@ -108,8 +114,9 @@ class LegacySurveyClass(ConfiguredService):
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            Centres, in any frame.
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or str
+            Centres, in any frame; of a table the columns ``ra`` and ``dec``, ICRS, in degrees
+            where they have no unit.
         layer : str
             ``"ls-dr9-south"``, ``"ls-dr9-north"``, ``"ls-dr10-south"``, one of these with
             ``-model`` or ``-resid``, or ``"ls-dr9"`` for the half of DR9 that each position
@@ -240,7 +247,7 @@ class LegacySurveyClass(ConfiguredService):
         if not bands or not set(bands) <= set(info.bands):
             raise ValueError(f"bands: layer {layer!r} has {', '.join(info.bands)}, got {bands}")
         size = parse_size("size", size)
-        if max(size) > MAX_SIZE:
+        if size is None or max(size) > MAX_SIZE:
             raise ValueError(f"size: the service gives at most {MAX_SIZE} pixels, got {size}")
         angle = parse_angle("pixel_scale", pixel_scale)
         scale = NATIVE_PIXEL_SCALE if angle is None else float(angle.value)

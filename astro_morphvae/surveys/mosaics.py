@@ -259,6 +259,8 @@ def _parse_wanted(bands, tiles):
     if bands is None:
         return found
     bands = (bands,) if bands in found else parse_bands(bands)
+    if not bands:
+        raise ValueError(f"bands: the images have {found}, got none")
     missing = [band for band in bands if band not in found]
     if missing:
         raise ValueError(f"bands: the images have {found}, none has {', '.join(missing)}")

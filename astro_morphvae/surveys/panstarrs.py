@@ -13,8 +13,9 @@ from ..cutouts._records import Record
 from ..units import NANOMAGGY
 from ._configured import ConfiguredService
 from ._grid import PixelGrid
-from ._images import describe_text, read_image
-from ._service import CutoutQuery, is_position, parse_coordinates
+from ._images import check_place, describe_text, read_image
+from ._positions import is_position, parse_coordinates
+from ._service import CutoutQuery
 from .registry import get_survey_info
 
 __all__ = ["BAD_MASK_BITS", "Conf", "PanSTARRS", "PanSTARRSClass", "conf"]
@@ -110,8 +111,9 @@ class PanSTARRSClass(ConfiguredService):
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            Centres, in any frame.
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or str
+            Centres, in any frame; of a table the columns ``ra`` and ``dec``, ICRS, in degrees
+            where they have no unit.
         bands : str or sequence of str, optional
             Bands out of g, r, i, z, y, in the order wanted.
         size : int or (int, int), optional
@@ -196,7 +198,8 @@ class PanSTARRSClass(ConfiguredService):
         -------
         list of Reply
             ``status``, ``content`` (bytes) and ``path`` of each file: for each position and each
-            band the image, its variance and its mask. Positions without files have none.
+            band the image, its variance and its mask. A position without files has one reply,
+            whose ``request`` is None.
         """
         coordinates = parse_coordinates(coordinates)
         if not get_query_payload:
@@ -238,7 +241,7 @@ class PanSTARRSClass(ConfiguredService):
         files=None,
     ):
         bands = parse_bands(bands)
-        if not set(bands) <= set(_INFO.bands):
+        if not bands or not set(bands) <= set(_INFO.bands):
             raise ValueError(f"bands: Pan-STARRS has {', '.join(_INFO.bands)}, got {bands}")
         grid = PixelGrid(size, _NATIVE, pixel_scale)
         if max(grid.size) > _MAX_SIZE:
@@ -340,20 +343,23 @@ def _missing(cell, bands, kinds):
 
 def _check_image(content, request):
     """Make sure that a reply is the image that was asked for; return it."""
-    pixels = int(dict(request.params)["size"])
+    params = dict(request.params)
+    pixels = int(params["size"])
     image = read_image(content, (pixels, pixels))
-    if image.wcs is None:
-        raise InvalidReply("invalid-file", "no celestial WCS")
+    # The service cuts at whole pixels, so that the centre lies a little off.
+    check_place(image, float(params["ra"]), float(params["dec"]), _NATIVE, 3.0)
     header = image.header
     if "BSOFTEN" in header:
         offset, softening = header.get("BOFFSET"), header["BSOFTEN"]
         if not all(isinstance(value, (int, float)) for value in (offset, softening)):
             raise InvalidReply("invalid-file", f"BOFFSET {offset!r}, BSOFTEN {softening!r}")
-        image.data = undo_asinh(image.data, offset, softening)
+        # What the service fills in outside the skycell is 0 before, and has to stay so.
+        image.data = np.where(image.data == 0, 0.0, undo_asinh(image.data, offset, softening))
     return image
 
 
-_check_image.version = "panstarrs-1"
+# Part of the key of a cached reply: a check that got stricter does not meet older files.
+_check_image.version = "panstarrs-2"
 
 
 def undo_asinh(values, offset, softening):
@@ -397,7 +403,7 @@ class _Reader:
                 zip(self._kinds, (reply.value for reply in replies[place * step :]), strict=False)
             )
             image = parts["stack"]
-            images.append(image)
+            images.extend(parts.values())
             exposure = image.header.get("EXPTIME")
             if not isinstance(exposure, (int, float)) or not exposure > 0:
                 return Record(status=f"invalid-file: exposure time {exposure!r} in {band}")
@@ -423,7 +429,7 @@ class _Reader:
                 status=f"incomplete-bands: {', '.join(blank)}" if some else "off-footprint"
             )
         if not _same_grid(images):
-            return Record(status="invalid-file: the bands are on different grids")
+            return Record(status="invalid-file: the images are on different grids")
         bad = np.stack(bad)
         record = Record(
             np.stack(data),
@@ -437,11 +443,13 @@ class _Reader:
 
 
 def _same_grid(images):
-    first = images[0].wcs.wcs
+    first = images[0].wcs
+    step = _NATIVE / 3600
     return all(
-        np.allclose(image.wcs.wcs.crval, first.crval, rtol=0, atol=1e-9)
-        and np.allclose(image.wcs.wcs.crpix, first.crpix, rtol=0, atol=0.01)
-        for image in images[1:]
+        np.allclose(wcs.wcs.crval, first.wcs.crval, rtol=0, atol=1e-9)
+        and np.allclose(wcs.wcs.crpix, first.wcs.crpix, rtol=0, atol=0.01)
+        and np.allclose(wcs.pixel_scale_matrix, first.pixel_scale_matrix, rtol=0, atol=1e-5 * step)
+        for wcs in (image.wcs for image in images[1:])
     )
 
 

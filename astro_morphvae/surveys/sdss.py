@@ -1,6 +1,5 @@
 """Cutouts of the Sloan Digital Sky Survey, from the calibrated frames of its imaging camera."""
 
-import bz2
 from contextlib import closing
 
 import astropy.units as u
@@ -16,8 +15,9 @@ from ..io import CutoutWriter
 from ._configured import ConfiguredService
 from ._grid import PixelGrid
 from ._images import describe_text
-from ._sdss_frames import FrameTile, check_frame
-from ._service import _make_catalog, is_position, parse_coordinates
+from ._positions import is_position, parse_coordinates
+from ._sdss_frames import FrameTile, check_frame, decompress
+from ._service import _make_catalog, reply_without_request
 from .mosaics import cut_tiles
 from .registry import get_survey_info
 
@@ -114,8 +114,9 @@ class SDSSClass(ConfiguredService):
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            Centres, in any frame.
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or str
+            Centres, in any frame; of a table the columns ``ra`` and ``dec``, ICRS, in degrees
+            where they have no unit.
         bands : str or sequence of str, optional
             Bands out of u, g, r, i, z, in the order wanted.
         size : int or (int, int), optional
@@ -210,20 +211,21 @@ class SDSSClass(ConfiguredService):
         Returns
         -------
         list of Reply
-            ``status`` and ``content`` (bytes, decompressed) of every frame, each once.
+            ``status`` and ``content`` (bytes, decompressed) of every frame, each once; then one
+            reply, whose ``request`` is None, for every position without frames.
         """
         coordinates = parse_coordinates(coordinates)
         query = _Query(coordinates, **options)
         if get_query_payload:
             return query.payload
-        _, fields = self._find_fields(query, cache, progress)
+        statuses, fields = self._find_fields(query, cache, progress)
         replies = self._downloader(cache, progress).fetch(
             [request for request, _ in query.frames(fields).values()], check_frame
         )
         for reply in replies:
             if reply.ok:
-                reply.content = bz2.decompress(reply.content)
-        return replies
+                reply.content = decompress(reply.content)
+        return replies + [reply_without_request(status) for status in statuses if status != OK]
 
     def _find_fields(self, query, cache, progress):
         """Statuses, and the fields around each position: lists of dict."""
@@ -292,7 +294,7 @@ class _Query:
         data_server=None,
     ):
         self.bands = parse_bands(bands)
-        if not set(self.bands) <= set(_INFO.bands):
+        if not self.bands or not set(self.bands) <= set(_INFO.bands):
             raise ValueError(f"bands: SDSS has {', '.join(_INFO.bands)}, got {self.bands}")
         self.grid = PixelGrid(size, _NATIVE, pixel_scale)
         self._release = conf.data_release if data_release is None else data_release

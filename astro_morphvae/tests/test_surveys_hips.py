@@ -185,26 +185,32 @@ def test_statuses(service, tmp_path):
     assert again.good.sum() == 8  # what was off the footprint stays so, and is not asked again
 
 
-def test_missing_band_and_wrong_position(service):
+def test_missing_band(service):
     service.spoil = {"SDSS9/g": lambda pixels: pixels * 0}
     assert set(fetch(service).catalog["status"]) == {"incomplete-bands: g"}
-    elsewhere = service.file(
-        {
-            "CRVAL1": 10.1,
-            "CRVAL2": 20.0,
-            "CRPIX1": 8.5,
-            "CRPIX2": 8.5,
-            "CTYPE1": "RA---TAN",
-            "CTYPE2": "DEC--TAN",
-            "CDELT1": -1e-4,
-            "CDELT2": 1e-4,
-        },
-        np.ones((16, 16), np.float32),
-    )
-    service.spoil = {"SDSS9/g": elsewhere}
-    assert set(fetch(service).catalog["status"]) == {
-        "invalid-file: another position than asked for"
-    }
+
+
+@pytest.mark.parametrize(
+    ("cards", "text"),
+    [
+        ({}, "ok"),
+        ({"CRVAL1": 370.0}, "ok"),
+        ({"CRVAL1": 10.1}, "invalid-file: centred 338 arcsec off"),
+        ({"CRVAL1": 190.0, "CRVAL2": -20.0}, "invalid-file: centred 6.48e+05 arcsec off"),
+        ({"CRPIX1": 9.0}, "invalid-file: centred 0.198 arcsec off"),
+        (
+            {"CDELT1": -4 * 0.396 / 3600, "CDELT2": 4 * 0.396 / 3600},
+            "invalid-file: pixel scale 1.584 in place of 0.396",
+        ),
+        ({"CDELT1": 0.396 / 3600}, "invalid-file: north is not up"),
+        ({"PC1_1": 0, "PC1_2": 1, "PC2_1": -1, "PC2_2": 0}, "invalid-file: north is not up"),
+        ({"CTYPE1": "", "CTYPE2": ""}, "invalid-file: no celestial WCS"),
+    ],
+)
+def test_reply_to_another_question_is_noticed(service, cards, text):
+    asked = json.loads(fetch(service, COORDS[:1], get_query_payload=True)[0][0]["wcs"])
+    service.spoil = {"SDSS9/g": service.file({**asked, **cards}, np.ones((16, 16), np.float32))}
+    assert list(fetch(service, COORDS[:1]).catalog["status"]) == [text]
 
 
 def test_payload_is_that_of_astroquery(service):
@@ -232,6 +238,9 @@ def test_payload_is_that_of_astroquery(service):
         ({"hips": {}}, ValueError, "hips: an empty"),
         ({"hips": "X/P/{band}", "bands": None}, ValueError, "bands: needed"),
         ({"hips": {"g": "X/P/g"}, "bands": "r"}, ValueError, "bands: hips has g"),
+        ({"bands": ""}, ValueError, "bands: expected at least one, got ''"),
+        ({"hips": {"g": "X/P/g"}, "bands": ()}, ValueError, r"bands: .* got \(\)"),
+        ({"hips": "X/P/a", "bands": ""}, ValueError, "bands: names must .* not be empty"),
         ({"hips": "X/P/a", "bands": "r"}, ValueError, "pixel_scale: needed"),
         (
             {"hips": "X/P/a", "bands": "r", "pixel_scale": 1 * u.arcsec},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.table import QTable, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,6 +265,93 @@ def test_pixels_no_exposure_reached_are_masked(fetch):
             assert np.argwhere(cutouts.mask.any(axis=(0, 1, 3))).ravel().tolist() == [3]
 
 
+class Disc:
+    """A disc of 1 in a sky of 0, as a model is; the bands named are 0 everywhere."""
+
+    bands = "grz"
+
+    def __init__(self, blank=""):
+        self.blank = blank
+
+    def __call__(self, ra, dec, bands, size, pixel_scale):
+        y, x = np.mgrid[: size[0], : size[1]]
+        disc = np.hypot(x - (size[1] - 1) / 2, y - (size[0] - 1) / 2) < 5
+        return np.stack([disc * float(band not in self.blank) for band in bands]), None, None
+
+
+@pytest.mark.parametrize(
+    ("blank", "status", "resid_status"),
+    [
+        ("", "ok", "ok"),
+        ("g", "blank band: g", "incomplete-bands: g"),
+        ("grz", "all zero", "off-footprint: every pixel is 0"),
+    ],
+)
+def test_models_are_0_between_the_sources(fetch, blank, status, resid_status):
+    source = Disc(blank)
+    layers = dict.fromkeys(("ls-dr9-south-model", "ls-dr9-south-resid"), source)
+    with SurveyServer(layers=layers) as server:
+        model, resid = (fetch(sky((10, 0)), layer=name, server=server.url) for name in layers)
+    assert list(model.catalog["status"]) == [status]
+    # What is left of an image is 0 only where there is no image.
+    assert list(resid.catalog["status"]) == [resid_status]
+    if not blank:
+        assert model.mask is None
+        np.testing.assert_array_equal(model.data[0], source(10, 0, "grz", (16, 16), NATIVE)[0])
+        np.testing.assert_array_equal(resid.mask[0], model.data[0] == 0)
+
+
+def nothing(ra, dec, bands, size, pixel_scale):
+    """See nothing, of which the service tells with status 500."""
+
+
+nothing.bands = "grz"
+
+
+def test_server_out_of_order_is_not_the_footprint(fetch, tmp_path):
+    coords = sky(*((ra, -1) for ra in range(25)), (np.nan, 0))
+    keywords = {"uncertainty": False, "maskbits": False}
+    broken = ["server-error"] * 25 + ["invalid-position"]
+    with conf.set_temp("retries", 1), SurveyServer(layers={SOUTH: nothing}) as server:
+        keywords["server"] = server.url
+        cutouts = fetch(coords, **keywords)
+        assert statuses(cutouts) == broken
+        assert cutouts.catalog["status"][3] == (
+            "server-error: HTTP 500 Internal Server Error (2 attempts), "
+            "and no other position was answered"
+        )
+        assert statuses(fetch(coords, output=tmp_path / "a.fits", **keywords)) == broken
+        replies = LegacySurvey.get_images_async(
+            coords, layer=SOUTH, size=16, cache=False, progress=False, **keywords
+        )
+        assert [reply.status for reply in replies] == broken
+        # A few positions may well lie off the footprint together.
+        assert statuses(fetch(coords[:19], **keywords)) == ["off-footprint"] * 19
+
+
+@pytest.mark.parametrize("place", [0, 12, 24])
+def test_one_answer_shows_that_the_server_works(fetch, tmp_path, place):
+    def south_of_the_equator(ra, dec, *asked):
+        return Disc()(ra, dec, *asked) if dec < 0 else None
+
+    south_of_the_equator.bands = "grz"
+    coords = sky(*((ra, -1 if ra == place else 1) for ra in range(25)))
+    expected = ["ok" if row == place else "off-footprint" for row in range(25)]
+    with (
+        conf.set_temp("retries", 0),
+        SurveyServer(layers={SOUTH: south_of_the_equator}) as server,
+    ):
+        keywords = {"uncertainty": False, "maskbits": False, "server": server.url}
+        assert statuses(fetch(coords, **keywords)) == expected
+        cutouts = fetch(coords, output=tmp_path / "a.fits", **keywords)
+        assert statuses(cutouts) == expected
+        np.testing.assert_array_equal(cutouts.data[place, 0, 7:9, 7:9], 1)
+        replies = LegacySurvey.get_images_async(
+            coords, layer=SOUTH, size=16, cache=False, progress=False, **keywords
+        )
+        assert [reply.status for reply in replies] == expected
+
+
 def test_layer_the_service_does_not_know(fetch):
     with SurveyServer(layers={"ls-dr9-north": SyntheticSky()}) as server:
         cutouts = fetch(sky((10, 0)), server=server.url)
@@ -346,6 +434,7 @@ def test_wrong_layer_is_named(fetch, layer, message):
         ({"bands": ""}, ValueError, "bands"),
         ({"size": 3001}, ValueError, "size: the service gives at most 3000"),
         ({"size": 0}, ValueError, "size"),
+        ({"size": None}, ValueError, "size: the service gives at most 3000 pixels, got None"),
         ({"pixel_scale": 0.3}, TypeError, "pixel_scale: expected an angle"),
         ({"pixel_scale": 1 * u.deg}, ValueError, "pixel_scale: expected an angle up to"),
         ({"maskbits": True}, TypeError, "maskbits: expected an integer"),
@@ -370,12 +459,33 @@ def test_positions_in_other_forms(server, fetch):
     with pytest.warns(InputWarning, match="interpreted as an ICRS coordinate"):
         assert fetch("200d 10d").good.all()
     for coords in ([200.0, 10.0], None):
-        with pytest.raises(TypeError, match="coordinates: expected a SkyCoord"):
+        with pytest.raises(TypeError, match="coordinates: expected a SkyCoord or a table"):
             fetch(coords)
     with pytest.raises(ValueError, match="coordinates: expected one dimension"):
         fetch(sky((10, 0), (11, 0)).reshape(2, 1))
     with pytest.raises(ValueError, match="coordinates: no positions"):
         fetch(sky((10, 0))[:0])
+
+
+def test_positions_of_a_table(server, fetch):
+    ra = np.ma.masked_array([200.0, 210.0, 220.0, 230.0], mask=[0, 1, 0, 0])
+    cutouts = fetch(Table({"ra": ra, "dec": [10, 11, 12, 91], "ra_err": np.ones(4)}))
+    assert statuses(cutouts) == ["ok", "invalid-position", "ok", "invalid-position"]
+    np.testing.assert_allclose(cutouts.catalog["ra"].to_value("deg")[[0, 2]], [200, 220])
+    np.testing.assert_array_equal(cutouts.catalog["dec"].to_value("deg")[[0, 2]], [10, 12])
+    hours = QTable({"ra": [1.5] * u.hourangle, "dec": [-600] * u.arcmin})
+    assert hours["ra"].unit == u.hourangle
+    found = fetch(hours).catalog
+    assert found["ra"][0].to_value("deg") == pytest.approx(22.5)
+    assert found["dec"][0].to_value("deg") == pytest.approx(-10)
+    for table, message in (
+        (Table({"RA": [1.0], "dec": [2.0]}), "coordinates: the table has no column 'ra', but RA"),
+        (Table({"ra": [1.0], "dec": ["+02:00"]}), "coordinates: column 'dec' holds no angles"),
+        (QTable({"ra": [1] * u.m, "dec": [2.0]}), "coordinates: column 'ra' holds no angles"),
+        (Table({"ra": [1.0], "dec": [1.0]})[:0], "coordinates: no positions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fetch(table)
 
 
 def test_seam_and_poles(server, fetch):
@@ -476,6 +586,12 @@ def test_images(server, tmp_path):
         LegacySurvey.get_images(sky((10, 0), (11, -75)), **keywords)
     replies = LegacySurvey.get_images_async(sky((10, 0), (11, -75)), **keywords)
     assert [reply.status for reply in replies] == ["ok", "off-footprint"]
+    lost = sky((10, 0), (np.nan, 0), (11, 0))
+    replies = LegacySurvey.get_images_async(lost, **keywords)
+    assert [reply.status for reply in replies] == ["ok", "invalid-position", "ok"]
+    assert replies[1].request is None
+    with pytest.raises(RemoteServiceError, match="a position: invalid-position"):
+        LegacySurvey.get_images(lost, **keywords)
     assert replies[0].content.startswith(b"SIMPLE")
 
 

@@ -432,6 +432,7 @@ def test_any_position_is_a_row(ra, dec, size):
         ({"size": None}, ValueError, "size"),
         ({"size": 3.5}, ValueError, "size"),
         ({"bands": "gz"}, ValueError, "bands: .*none has g, z"),
+        ({"bands": ""}, ValueError, "bands: .*got none"),
         ({"pixel_scale": 3}, TypeError, "pixel_scale"),
         ({"ids": [1, 2]}, ValueError, "ids"),
     ],

@@ -162,6 +162,30 @@ def test_asinh_is_undone():
     np.testing.assert_allclose(undo_asinh(values, 2.2, 95.4), counts, atol=1e-9)
 
 
+@pytest.mark.parametrize("asinh", [False, True])
+def test_what_the_service_fills_in_is_masked(service, asinh):
+    def fill(hdus):
+        hdus[0].data[:, :5] = 0
+
+    def fill_all(hdus):
+        hdus[0].data[:] = 0
+
+    service.asinh = asinh
+    for kind in (".stack.fits", ".stack.wt.fits"):
+        service.spoil = {kind: fill}
+        cutouts = fetch(service, COORDS[:1])
+        assert cutouts.good.all()
+        data, ivar, mask = cutouts.arrays()
+        assert mask[..., :5].all()
+        assert not ivar[..., :5].any()
+        assert not data[..., :5].any()
+        assert mask[..., 5:].sum() < 10
+    service.spoil = {".r.stack.fits": fill_all}
+    assert list(fetch(service, COORDS[:1]).catalog["status"]) == ["incomplete-bands: r"]
+    service.spoil = {".stack.fits": fill_all}
+    assert list(fetch(service, COORDS[:1]).catalog["status"]) == ["off-footprint"]
+
+
 def test_nothing_is_fetched_twice(service, tmp_path):
     def asked():
         # A connection that breaks lets a request be sent again, so each is counted once.
@@ -292,14 +316,40 @@ class TestStatus:
         def no_wcs(hdus):
             del hdus[0].header["CTYPE*"]
 
+        def elsewhere(hdus):
+            hdus[0].header["CRVAL1"] += 90
+
+        def nearby(hdus):
+            hdus[0].header["CRPIX2"] += 6
+
+        def coarse(hdus):
+            hdus[0].header["CDELT*"] = [4 * value for value in hdus[0].header["CDELT*"].values()]
+
         for how, text in (
             (crop, "invalid-file: (31, 32) pixels in place of (32, 32)"),
             (no_exposure, "invalid-file: exposure time None in r"),
-            (shifted, "invalid-file: the bands are on different grids"),
+            (shifted, "invalid-file: the images are on different grids"),
             (no_wcs, "invalid-file: no celestial WCS"),
+            (elsewhere, "invalid-file: centred 3e+05 arcsec off"),
+            (nearby, "invalid-file: centred 1.43 arcsec off"),
+            (coarse, "invalid-file: pixel scale 1 in place of 0.25"),
         ):
             service.spoil = {".r.stack.fits": how}
-            assert set(fetch(service).catalog["status"]) == {text}
+            assert set(fetch(service, COORDS[:1]).catalog["status"]) == {text}
+
+    @pytest.mark.parametrize("kind", ["stack.wt", "stack.mask"])
+    def test_variance_and_mask_lie_on_the_stack(self, service, kind):
+        def shifted(hdus):
+            hdus[0].header["CRPIX1"] += 0.5
+
+        def stretched(hdus):
+            hdus[0].header["CDELT1"] *= 1.0005
+
+        for how in (shifted, stretched):
+            service.spoil = {f".r.{kind}.fits": how}
+            assert list(fetch(service, COORDS[:1]).catalog["status"]) == [
+                "invalid-file: the images are on different grids"
+            ]
 
     def test_truncated(self, service):
         service.truncate = True
@@ -315,10 +365,18 @@ class TestStatus:
 
 
 def test_files_and_payload(service, tmp_path):
+    from astroquery.exceptions import RemoteServiceError
+
     files = PanSTARRS.get_images(
         COORDS[:1], server=service.url, bands="g", size=8, cache=False, progress=False
     )
     assert [hdus[0].shape for hdus in files] == [(8, 8)] * 3
+    coords = SkyCoord([np.nan, 10, 10] * u.deg, [5, -60, 20] * u.deg)
+    keywords = {"server": service.url, "bands": "g", "size": 8, "cache": False, "progress": False}
+    replies = PanSTARRS.get_images_async(coords, **keywords)
+    assert [reply.status for reply in replies] == ["invalid-position", "off-footprint", *["ok"] * 3]
+    with pytest.raises(RemoteServiceError, match="a position: invalid-position"):
+        PanSTARRS.get_images(coords, **keywords)
     asked = len(service.asked)
     payload = fetch(service, get_query_payload=True)
     assert payload[0][0]["ra"] == "10.0000000"
@@ -335,6 +393,8 @@ def test_files_and_payload(service, tmp_path):
     ("arguments", "error", "match"),
     [
         ({"bands": "gq"}, ValueError, "bands: Pan-STARRS has g, r, i, z, y, got"),
+        ({"bands": ""}, ValueError, r"bands: Pan-STARRS has g, r, i, z, y, got \(\)"),
+        ({"size": None}, ValueError, "size: expected a number of pixels"),
         ({"size": 0}, ValueError, "size"),
         ({"size": 7000}, ValueError, "size: at most 6000"),
         ({"pixel_scale": 3}, TypeError, "pixel_scale"),

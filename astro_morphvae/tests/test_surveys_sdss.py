@@ -12,7 +12,12 @@ pytest.importorskip("astroquery")
 pytest.importorskip("pytest_httpserver")
 
 from astro_morphvae.cutouts._wcs import shift_wcs
-from astro_morphvae.surveys._sdss_frames import frame_ivar, full_sky, gain_and_variance
+from astro_morphvae.surveys._sdss_frames import (
+    decompress,
+    frame_ivar,
+    full_sky,
+    gain_and_variance,
+)
 from astro_morphvae.surveys.sdss import SDSS, conf
 from astro_morphvae.tests.cutout_samples import make_wcs
 
@@ -24,6 +29,8 @@ RUN, CAMCOL = 4207, 4
 # Where the camera sees a field in each band, in pixels from the first.
 OFFSETS = {"g": (0, 0), "r": (3.4, -2.3), "i": (-5.7, 1.2), "u": (1, 1), "z": (2, 2)}
 CENTRE = SkyCoord(150 * u.deg, 2 * u.deg)
+# Some hundred bytes of which 80 MB come out: two streams, each of which is small enough.
+BOMB = bz2.compress(bytes(40 * 10**6), 9) * 2
 
 
 def field_wcs(field, band="g"):
@@ -258,6 +265,7 @@ class TestStatus:
             (lambda content: b"", "invalid-file: empty"),
             (lambda content: b"<html>", "invalid-file: '<html>'"),
             (lambda content: bz2.compress(b"SIMPLE  = "), "invalid-file: "),
+            (lambda content: BOMB, "invalid-file: more than 67108864 bytes when decompressed"),
         ],
     )
     def test_archive(self, service, tmp_path, how, status):
@@ -279,12 +287,24 @@ class TestStatus:
         assert list(fetch(service).catalog["status"]) == ["invalid-file: not a calibrated frame"]
 
 
+def test_file_in_two_streams_is_decompressed():
+    halves = b"SIMPLE  = ", b"T"
+    assert decompress(b"".join(map(bz2.compress, halves))) == b"SIMPLE  = T"
+    with pytest.raises(EOFError):
+        decompress(bz2.compress(b"SIMPLE")[:-4])
+
+
 def test_frames_and_payload(service):
     frames = SDSS.get_images(
         CENTRE, bands="r", server=service.url, data_server=service.url, cache=False, progress=False
     )
     assert len(frames) == 2
     assert frames[0][0].shape == SHAPE
+    coords = SkyCoord([150, 150, np.nan] * u.deg, [2, 60, 2] * u.deg)
+    replies = SDSS.get_images_async(
+        coords, bands="r", server=service.url, data_server=service.url, cache=False, progress=False
+    )
+    assert [reply.status for reply in replies] == ["ok", "ok", "off-footprint", "invalid-position"]
     asked = len(service.queries)
     payload = fetch(service, get_query_payload=True)
     assert payload[0][0]["format"] == "csv"
@@ -332,6 +352,8 @@ class TestNoise:
     ("arguments", "error", "match"),
     [
         ({"bands": "gy"}, ValueError, "bands: SDSS has u, g, r, i, z, got"),
+        ({"bands": ""}, ValueError, r"bands: SDSS has u, g, r, i, z, got \(\)"),
+        ({"size": None}, ValueError, "size: expected a number of pixels"),
         ({"size": -1}, ValueError, "size"),
         ({"size": 4000}, ValueError, "size: a cutout of .* arcmin is too large"),
         ({"pixel_scale": 3}, TypeError, "pixel_scale"),
