@@ -322,7 +322,10 @@ def _depth(cutouts, depth, psf):
     _check_calibrated(cutouts)
     if not (isinstance(depth, u.Quantity) and depth.unit in (u.mag, u.ABmag)):
         raise TypeError(f"target_depth: expected magnitudes such as 24 * u.mag, got {depth!r}")
-    limit = 10 ** (0.4 * (_ZERO_POINT - _table("target_depth", depth.value, cutouts))) / 5
+    values = _table("target_depth", depth.value, cutouts)
+    if not np.isfinite(values[cutouts.good]).all():
+        raise ValueError(f"target_depth: expected finite magnitudes, got {depth}")
+    limit = 10 ** (0.4 * (_ZERO_POINT - values)) / 5
     have, squares = _flux_variance(cutouts, psf, 3.5)
     # White noise of unit variance per pixel adds 1 / squares to the variance of the flux.
     added = (limit**2 - have) * squares

@@ -202,6 +202,7 @@ def test_factor_of_an_aperture():
         ({"target_ivar": -1}, ValueError, "target_ivar: expected positive numbers, got -1"),
         ({"target_ivar": [1, 2, 3]}, ValueError, r"target_ivar: expected shape \(\), \(2,\)"),
         ({"target_depth": 23}, TypeError, "target_depth: expected magnitudes"),
+        ({"target_depth": np.nan * u.mag}, ValueError, "target_depth: expected finite .*nan mag"),
         ({"like": 3}, TypeError, "like: expected a CutoutSet"),
         ({"like": stars()}, ValueError, "like: it has no uncertainty"),
         ({"like": flat([1.0, 1.0], n=2)}, ValueError, r"like: shape \(2, 2, 24, 24\) for"),
