@@ -72,8 +72,8 @@ class LegacySurveyClass(ConfiguredService):
 
     Images and residuals are exactly 0 where no exposure reached, which is what tells such pixels
     where there is no inverse variance. A model is 0 wherever there is no source, so 0 masks no
-    pixel of a ``-model`` layer. Where a cutout holds no source at all, the status is ``"all zero"``, also
-    off the footprint, and ``"blank band"`` where some of the bands hold none.
+    pixel of a ``-model`` layer. Where a cutout holds no source at all, the status is
+    ``"all zero"``, also off the footprint; ``"blank band"`` where some of the bands hold none.
 
     References
     ----------
