@@ -1,5 +1,8 @@
 """One request to a server: connections kept open, bodies bounded in size and in time."""
 
+import http.client
+import io
+import math
 import time
 from threading import Lock
 from urllib.parse import urljoin, urlsplit
@@ -72,6 +75,8 @@ class HttpClient:
         adapter = requests.adapters.HTTPAdapter(
             pool_connections=4, pool_maxsize=max_connections, max_retries=0
         )
+        # Of a proxy only the pauses of its headers are bounded, not the whole of them.
+        adapter.poolmanager.pool_classes_by_scheme = _timed_pools()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
         self._headers = {
@@ -118,11 +123,11 @@ class HttpClient:
             raise Failure("timeout", f"no connection in {wait:g} s", retry=True) from None
         except exceptions.Timeout:
             raise Failure("timeout", f"no reply in {self._timeout:g} s", retry=True) from None
-        except (exceptions.InvalidURL, exceptions.InvalidSchema) as error:
-            raise Failure("refused", _reason(error), retry=False) from None
+        except ValueError as error:  # addresses and headers that nothing can be made of
+            raise Failure("refused", f"not understood: {_reason(error)}", retry=False) from None
         except (exceptions.RequestException, OSError, self._http_errors()) as error:
             if "timed out" in str(error).lower():
-                detail = f"nothing for {self._timeout:g} s in the middle of a reply"
+                detail = f"too slow in the middle of a reply (timeout {self._timeout:g} s)"
                 raise Failure("timeout", detail, retry=True) from None
             raise Failure("connection-error", _reason(error), retry=True) from None
 
@@ -187,12 +192,59 @@ class HttpClient:
             size += len(chunk)
             if size > self._max_bytes:
                 raise Failure("refused", f"a body over {self._max_bytes} bytes", retry=False)
-            if time.monotonic() - start > self._timeout + size / _SLOWEST:
-                detail = f"{size} bytes in {time.monotonic() - start:.0f} s"
-                raise Failure("timeout", detail, retry=True)
+            self._check_pace(size, start)
             if cancelled is not None and cancelled():
                 raise Failure("interrupted", "", retry=False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _check_pace(self, size, start):
+        """Raise `Failure` where a body of which so much has come takes too long."""
+        seconds = time.monotonic() - start
+        if seconds > self._timeout + size / _SLOWEST:
+            raise Failure("timeout", f"{size} bytes in {seconds:.0f} s", retry=True)
+
+
+def _timed_pools():
+    """Pools of connections, by scheme, whose replies are bounded in time with their headers."""
+    pools = import_optional("urllib3.connectionpool", needed_for="Fetching files")
+    timed = {}
+    for scheme, pool in (("http", pools.HTTPConnectionPool), ("https", pools.HTTPSConnectionPool)):
+        connection = pool.ConnectionCls
+        connection = type(connection.__name__, (connection,), {"response_class": _TimedResponse})
+        timed[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": connection})
+    return timed
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """A reply that is broken off when it takes too long, be it still in its headers."""
+
+    def __init__(self, sock, *args, **keywords):
+        super().__init__(sock, *args, **keywords)
+        self.fp = io.BufferedReader(_TimedStream(self.fp.detach(), sock.gettimeout()))
+
+
+class _TimedStream(io.RawIOBase):
+    """What comes over a connection, as long as it comes fast enough."""
+
+    def __init__(self, raw, timeout):
+        self._raw = raw
+        self._timeout = math.inf if timeout is None else timeout
+        self._start = time.monotonic()
+        self._size = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if time.monotonic() - self._start > self._timeout + self._size / _SLOWEST:
+            raise TimeoutError("timed out")
+        size = self._raw.readinto(buffer)
+        self._size += size or 0
+        return size
+
+    def close(self):
+        self._raw.close()
+        super().close()
 
 
 def _reason(error):

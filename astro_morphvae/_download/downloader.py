@@ -19,6 +19,8 @@ __all__ = ["Downloader"]
 _LONGEST_WAIT = 300.0  # seconds for which a server may ask us to wait
 _WINDOW = 256
 _UNANSWERED = 40  # requests in a row without any answer, after which a server is out of reach
+_NO_ANSWER = ("connection-error", "timeout")
+_UNWELCOME = 5  # requests in a row that a server wants later than that, after which we leave it
 
 
 class Downloader:
@@ -215,6 +217,7 @@ class _Job:
         # for. Counted without a lock: the number need not be exact.
         self._given_up = None
         self._unanswered = 0
+        self._unwelcome = 0
         self._most_unanswered = max(3 * downloader._max_connections, _UNANSWERED)
 
     def work(self):
@@ -245,21 +248,25 @@ class _Job:
         request = task.request
         try:
             content = self._client.get(request.full_url, lambda: self._schedule.cancelled)
-            self._unanswered = 0
+            self._unanswered = self._unwelcome = 0
             value = None if self._check is None else self._check(content, request)
         except InvalidReply as error:
             status, detail, retry, wanted = error.status, error.message, error.retry, None
         except Failure as error:
             status = self._http_errors.get(error.code, error.status)
             detail, retry, wanted = error.detail, error.retry, error.retry_after
-            self._unanswered = 0 if error.code is not None else self._unanswered + 1
+            self._unanswered = self._unanswered + 1 if error.status in _NO_ANSWER else 0
+            if retry and wanted is not None and wanted > _LONGEST_WAIT:
+                detail, retry = f"{detail}; the server asks to wait {wanted:.0f} s", False
+                self._unwelcome += 1
+                if self._unwelcome >= _UNWELCOME:
+                    self._given_up = status, detail
+            else:
+                self._unwelcome = 0
         else:
             path = None if self._cache is None else self._cache.store(task.key, content)
             return Reply(request, OK, content, value, path, attempts=task.attempts)
-        if wanted is not None and wanted > _LONGEST_WAIT:
-            detail, retry = f"{detail}; the server asks to wait {wanted:.0f} s", False
-            self._given_up = status, detail
-        elif self._unanswered >= self._most_unanswered:
+        if self._unanswered >= self._most_unanswered:
             self._given_up = status, f"no answer to {self._unanswered} requests; last: {detail}"
         task.outcomes.append((status, detail))
         if not retry or task.attempts > self._retries:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -222,6 +223,72 @@ def test_redirect_is_followed_on_the_same_host_only(server, downloader):
     assert {reply.attempts for reply in replies[1:]} == {1}
 
 
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:999999/", "http://[bad/", "http://127.0.0.1:b/"]
+)
+def test_redirect_that_is_no_address_is_refused(server, downloader, target):
+    server.route("/broken", redirect(target))
+    requests = [Request(server.url + "/broken"), *pages(server, [1])]
+    broken, page = downloader.fetch(requests, lambda content, request: None)
+    assert broken.reason.startswith("refused: not understood: ")
+    assert broken.attempts == 1
+    assert page.ok
+
+
+def test_refusals_in_a_row_do_not_end_a_download(server, downloader):
+    server.route("/away", redirect("http://localhost:1/"))
+    requests = [Request(server.url + "/away", {"n": n}) for n in range(60)]
+    replies = downloader.fetch([*requests, *pages(server, [1])])
+    assert {reply.reason for reply in replies[:60]} == {"refused: redirect to http://localhost:1"}
+    assert {reply.attempts for reply in replies} == {1}
+    assert replies[60].ok
+
+
+@pytest.fixture
+def dripping_server():
+    """Return the address of a server that sends a byte every 20 ms, for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+    beginnings = {
+        b"/headers": b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"/chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+    }
+
+    def drip():
+        while not over.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                path = connection.recv(2**16).split()[1]
+                try:
+                    connection.sendall(beginnings[path])
+                    while not over.wait(0.02):
+                        connection.sendall(b"a")
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    over.set()
+    # Closing a socket does not wake the thread that waits for connections; one does.
+    socket.create_connection(listener.getsockname()).close()
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [("/headers", "no reply in 0.3 s"), ("/chunks", "too slow in the middle of a reply")],
+)
+def test_line_without_an_end_is_given_up(dripping_server, tmp_path, path, detail):
+    downloader = make_downloader(tmp_path, timeout=0.3, retries=0)
+    (reply,) = downloader.fetch([Request(dripping_server + path)])
+    assert reply.reason.startswith(f"timeout: {detail}")
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_body_that_is_too_large_is_refused(server, tmp_path, announced):
     headers = {} if announced else {"Content-Length": None, "Connection": "close"}
@@ -271,7 +338,18 @@ def test_server_that_wants_to_be_left_alone_is_left_alone(server, tmp_path):
     replies = downloader.fetch(pages(server, range(50)))
     assert {reply.status for reply in replies} == {"server-error"}
     assert "asks to wait 3600 s" in replies[-1].detail
-    assert len(server.requests) <= 2
+    assert len(server.requests) <= 5 + 2
+
+
+def test_one_row_that_is_to_be_left_alone_does_not_end_a_download(server, tmp_path):
+    headers = {"Retry-After": "3600"}
+    server.route("/busy", lambda params: Answer(b"", code=503, headers=headers))
+    busy = [Request(server.url + "/busy", {"n": n}) for n in range(4)]
+    requests = [*busy, *pages(server, [1]), *busy, *pages(server, range(2, 30))]
+    replies = make_downloader(tmp_path, max_connections=1).fetch(requests)
+    assert [reply.ok for reply in replies] == [request not in busy for request in requests]
+    assert {reply.attempts for reply in replies if not reply.ok} == {1}
+    assert "asks to wait 3600 s" in replies[0].detail
 
 
 def test_one_wish_to_wait_holds_every_request(server, tmp_path, monkeypatch):
@@ -307,7 +385,8 @@ def test_retry_after():
     assert parse_retry_after("120", now) == 120.0
     assert parse_retry_after("Sun, 01 Mar 2026 12:01:30 GMT", now) == 90.0
     assert parse_retry_after("Sun, 01 Mar 2026 11:00:00 GMT", now) == 0.0
-    for text in (None, "", "soon", "-5", "1e9", "٣"):
+    endless = "1 Jan 99999999999999999999 00:00:00 GMT"
+    for text in (None, "", "soon", "-5", "1e9", "٣", endless):
         assert parse_retry_after(text, now) is None
 
 
