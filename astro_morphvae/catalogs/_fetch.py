@@ -20,6 +20,7 @@ __all__ = ["ZENODO", "catalog_directory", "fetch_file", "fetch_zenodo_file"]
 ZENODO = "https://zenodo.org"
 
 _CHUNK = 2**20
+_MOST_BYTES = 2**36  # of a file whose size is not known
 
 
 def catalog_directory():
@@ -115,7 +116,8 @@ def fetch_file(url, path, *, size=None, md5=None, timeout=60.0, retries=4, progr
     md5 : str, optional
         Checksum that it must have. Without one, a ``.gz`` file has to pass the checksum inside it.
     timeout : float, optional
-        Seconds without a byte after which an attempt is given up.
+        Seconds without a byte after which an attempt is given up; also for the whole of it, apart
+        from a second for every 10 kB that came.
     retries : int, optional
         How often a failed attempt is repeated.
     progress : bool, optional
@@ -155,7 +157,9 @@ class _FileClient(HttpClient):
     """An `HttpClient` whose bodies go to a file, each after what the file holds already."""
 
     def __init__(self, part, *, size, timeout, progress):
-        super().__init__(max_connections=1, timeout=timeout, max_bytes=2**40)
+        super().__init__(
+            max_connections=1, timeout=timeout, max_bytes=_MOST_BYTES if size is None else size
+        )
         self._part = part
         self._size = size
         self._progress = progress
@@ -193,6 +197,10 @@ class _FileClient(HttpClient):
             self._part.unlink()
             raise Failure("invalid-file", problem, retry=True)
 
+    def _too_large(self, problem):
+        self._part.unlink(missing_ok=True)
+        return Failure("invalid-file", problem, retry=True)
+
     def _held(self):
         return self._part.stat().st_size if self._part.exists() else 0
 
@@ -211,6 +219,9 @@ class _FileClient(HttpClient):
             held = 0
         announced = response.headers.get("Content-Length", "")
         total = held + int(announced) if announced.isdigit() else self._size
+        if total is not None and total > self._max_bytes:
+            raise self._too_large(f"{total} bytes in place of {self._max_bytes}")
+        received = 0
         with (
             self._part.open("ab" if resumed else "wb") as file,
             tqdm(
@@ -227,6 +238,12 @@ class _FileClient(HttpClient):
             while chunk := read(_CHUNK, decode_content=True):
                 file.write(chunk)
                 bar.update(len(chunk))
+                received += len(chunk)
+                if held + received > self._max_bytes:
+                    break
+                self._check_pace(received, start)
+        if held + received > self._max_bytes:
+            raise self._too_large(f"more than {self._max_bytes} bytes")
         if total is not None and self._held() < total:
             raise Failure("truncated", f"{self._held()} of {total} bytes", retry=True)
         return b""

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ FORMATS = {
     ".ecsv": "ecsv",
 }
 """Formats by the ending of a name, which may be followed by ``.gz`` except for Parquet."""
+
+
+_EXACT = 2**53  # whole numbers up to this one are floats too
 
 
 class TableFile:
@@ -72,38 +76,84 @@ class TableFile:
             self._table = Table.read(self.path, format="ascii.ecsv")
         return self._table.colnames
 
-    def read(self, names):
+    def read(self, names, text=()):
         """Read columns.
 
         Parameters
         ----------
         names : sequence of str
             Their names, of those in ``names``.
+        text : sequence of str, optional
+            Those to read as text, such as identifiers, of which no digit may be lost.
 
         Returns
         -------
         dict of str to (n,) array
-            Missing values are NaN, also among whole numbers, which are floats then; among text they
-            are empty.
+            Missing values are NaN, also among whole numbers, which are floats then, or text if a
+            float cannot hold them; among text they are empty.
         """
+        if self.format == "csv":  # the type that a column seems to have may not hold all its digits
+            columns = self._columns([name for name in names if name not in text])
+            columns = {**columns, **{name: self._csv_column(name) for name in text}}
+        else:
+            columns = self._columns(names)
+        return {name: (_text if name in text else _plain)(columns[name]) for name in names}
+
+    def _columns(self, names):
+        """Columns, of which some may be masked, by name."""
         if self.format == "csv":
             # As an open file: a compressed one would be taken for plain text by its name.
             opener = gzip.open if self.path.suffix == ".gz" else open
             with opener(self.path, "rb") as file:
-                table = Table.read(file, format="ascii.csv", guess=False, include_names=list(names))
-        elif self.format == "parquet":
+                return Table.read(file, format="ascii.csv", guess=False, include_names=list(names))
+        if self.format == "parquet":
             parquet = import_optional("pyarrow.parquet", needed_for=f"Reading {self.path.name}")
             columns = parquet.read_table(self.path, columns=list(names))
-            return {name: _plain(columns[name].to_numpy()) for name in names}
-        else:
-            table = self._table
-        return {name: _plain(table[name]) for name in names}
+            return {name: _from_arrow(columns[name]) for name in names}
+        return self._table
+
+    def _csv_column(self, name):
+        opener = gzip.open if self.path.suffix == ".gz" else open
+        with opener(self.path, "rt", encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows)
+            place = self.names.index(name)
+            rows = (row for row in rows if any(map(str.strip, row)) or len(row) > 1)
+            return np.array([row[place] if place < len(row) else "" for row in rows], dtype=str)
+
+
+def _from_arrow(column):
+    if column.null_count and str(column.type).startswith(("int", "uint")):
+        missing = column.is_null().to_numpy()
+        return np.ma.array(column.fill_null(0).to_numpy(), mask=missing)
+    return column.to_numpy()
+
+
+def _split(column):
+    """Values of a column, and which of them are missing."""
+    mask = np.asarray(np.ma.getmaskarray(column) if np.ma.isMA(column) else False)
+    values = getattr(column, "unmasked", column)
+    return np.ma.getdata(getattr(values, "value", values)), mask
+
+
+def _text(column):
+    values, mask = _split(column)
+    if values.dtype.kind == "O":
+        values = np.array(["" if value is None else str(value) for value in values.tolist()])
+    if values.dtype.kind == "f":
+        mask = mask | np.isnan(values)
+        known = values[~mask]
+        if np.all((known == np.floor(known)) & (np.abs(known) < 2.0**63)):
+            values = np.where(mask, 0, values).astype(np.int64)
+    text = np.where(mask, "", np.char.strip(values.astype(str)))
+    # Whole numbers that were written as floats, because some are missing.
+    if all(re.fullmatch(r"-?\d+\.0|", value) for value in text):
+        text = np.char.replace(text, ".0", "")
+    return text
 
 
 def _plain(column):
-    mask = np.asarray(np.ma.getmaskarray(column) if np.ma.isMA(column) else False)
-    values = getattr(column, "unmasked", column)
-    values = np.ma.getdata(getattr(values, "value", values))
+    values, mask = _split(column)
     if values.dtype.kind == "O":  # text, of which None is missing
         values = np.array(["" if value is None else str(value) for value in values.tolist()])
     if values.dtype.kind in "US":
@@ -111,5 +161,7 @@ def _plain(column):
         # Text files have no type for truth.
         return values == "True" if set(np.unique(values)) <= {"True", "False"} else values
     if mask.any():
+        if values.dtype.kind in "iu" and np.abs(values[~mask]).max(initial=0) > _EXACT:
+            return _text(column)
         values = np.where(mask, np.nan, values.astype(float))
     return np.asarray(values)

@@ -73,9 +73,10 @@ def read_galaxy_zoo(
     Returns
     -------
     `~astropy.table.QTable`
-        One row a galaxy: ``id`` (str), ``ra`` and ``dec`` (degrees), and for each question of the
-        tree the number of volunteers who answered it, the number of votes for each answer and the
-        vote fractions, as far as the table has them. A fraction is NaN where nobody was asked.
+        One row a galaxy: ``id`` (str, empty where it is missing), ``ra`` and ``dec`` (degrees), and
+        for each question of the tree the number of volunteers who answered it, the number of votes
+        for each answer and the vote fractions, as far as the table has them. A fraction is NaN
+        where nobody was asked.
         ``meta`` says which questions are complete (``"questions"``), for each kind of fraction, the
         tree, papers to cite, licence and source.
 
@@ -156,10 +157,11 @@ def _read(published, file, source, columns, id_column):
     _warn_of_missing(file.path, positions, missing)
     sources = [column for plan in plans.values() for column in plan.values()]
     extra = _extra_columns(columns, file, [identifier, *positions, *sources])
-    values = file.read(list(dict.fromkeys([identifier, *positions, *sources, *extra])))
+    names = list(dict.fromkeys([identifier, *positions, *sources, *extra]))
+    values = file.read(names, text=[identifier])
 
     table = QTable()
-    table["id"] = Column(_as_text(values[identifier]), description=f"Published as {identifier}")
+    table["id"] = Column(values[identifier], description=f"Published as {identifier}")
     for column, what in (("ra", "right ascension"), ("dec", "declination")):
         if column in positions:
             table[column] = values[column].astype(float) * u.deg
@@ -272,12 +274,6 @@ def _warn_of_missing(path, positions, questions):
     if lacks:
         text = f"{path} lacks what the published table has: {', '.join(lacks)}"
         warnings.warn(text, MorphVAEWarning, stacklevel=4)
-
-
-def _as_text(values):
-    if values.dtype.kind == "f" and np.all(values == np.floor(values)):
-        values = values.astype(np.int64)  # whole numbers, some of which were missing in the file
-    return values.astype(str)
 
 
 def _shortened(names, most=8):

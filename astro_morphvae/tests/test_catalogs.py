@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+import time
 import warnings
 
 import astropy.units as u
@@ -187,6 +188,47 @@ def test_what_is_missing_is_named(tmp_path):
         read_galaxy_zoo("gz-decals-5", path, columns="ra")
 
 
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "fits", "ecsv", "parquet"])
+def test_one_missing_identifier_leaves_the_others_whole(tmp_path, ending):
+    published = gz2_table()
+    ids = np.ma.array(published["dr7objid"], mask=np.arange(N) == 2)
+    published["dr7objid"] = ids
+    published["specobjid"] = ids  # so do other numbers that a float cannot hold
+    published["rank"] = np.ma.array(np.arange(N), mask=ids.mask)
+    path = tmp_path / f"gz2_hart16.{ending}"
+    if ending == "parquet":
+        # Astropy writes no nulls.
+        arrow = pytest.importorskip("pyarrow")
+        columns = {name: arrow.array(published[name].tolist()) for name in published.colnames}
+        pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns), path)
+    elif ending.startswith("csv"):
+        write_csv(published, path)
+    else:
+        published.write(path)
+    table = read_galaxy_zoo("gz2", path, columns=["specobjid", "rank"])
+    expected = [str(587722981736120347 + i) if i != 2 else "" for i in range(N)]
+    assert list(table["id"]) == expected
+    assert list(table["specobjid"]) == expected
+    np.testing.assert_array_equal(table["rank"], [0, 1, np.nan, 3, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        (["0012", "", "99999999999999999999"], ["0012", "", "99999999999999999999"]),
+        (["12.0", "", "1000.0"], ["12", "", "1000"]),
+        (["12_3", "1.0", "a"], ["12_3", "1.0", "a"]),
+    ],
+)
+def test_identifiers_of_text_files_are_text(tmp_path, published, expected):
+    table = gz2_table()[: len(published)]
+    table["dr7objid"] = published
+    path = write_csv(table, tmp_path / "gz2.csv")
+    # Lines without anything are no rows; a name may be quoted.
+    path.write_text(path.read_text().replace("dr7objid", '"dr7objid"') + "\n \n")
+    assert list(read_galaxy_zoo("gz2", path)["id"]) == expected
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_galaxy_zoo("gz2", tmp_path / "gz2.csv")
@@ -365,6 +407,57 @@ def test_what_a_file_must_weigh(httpserver, tmp_path):
         fetch_file(url, tmp_path / "a.csv", size=60, retries=0, progress=False)
     path = fetch_file(url, tmp_path / "a.csv", size=100, retries=0, progress=False)
     assert path.read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_that_does_not_end_is_left(httpserver, tmp_path, announced):
+    pytest.importorskip("requests")
+    sent = []
+
+    def send(request):
+        def chunks():
+            for _ in range(1000):
+                sent.append(2**16)
+                yield bytes(2**16)
+
+        headers = {"Content-Length": str(1000 * 2**16)} if announced else {}
+        return Response(chunks(), headers=headers)
+
+    httpserver.expect_request("/a.csv").respond_with_handler(send)
+    problem = "65536000 bytes in place of 1000" if announced else "more than 1000 bytes"
+    with pytest.raises(OSError, match=f"invalid-file: {problem}"):
+        fetch_file(
+            httpserver.url_for("/a.csv"), tmp_path / "a.csv", size=1000, retries=0, progress=False
+        )
+    assert sum(sent) < 500 * 2**16  # what the connection holds, not all
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_comes_too_slowly_is_continued(httpserver, tmp_path, monkeypatch):
+    pytest.importorskip("requests")
+    monkeypatch.setattr("astro_morphvae.catalogs._fetch.backoff_delay", lambda *_: 0.01)
+    ranges = []
+
+    def send(request):
+        ranges.append(request.headers.get("Range"))
+        if ranges[-1] is None:
+
+            def drip():
+                for _ in range(10):
+                    yield b"x" * 10
+                    time.sleep(0.1)
+
+            return Response(drip(), headers={"Content-Length": "100"})
+        start = int(ranges[-1].removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {start}-99/100"}
+        return Response(b"x" * (100 - start), status=206, headers=headers)
+
+    httpserver.expect_request("/a.csv").respond_with_handler(send)
+    url = httpserver.url_for("/a.csv")
+    path = fetch_file(url, tmp_path / "a.csv", size=100, timeout=0.35, progress=False)
+    assert path.read_bytes() == b"x" * 100
+    assert len(ranges) == 2
+    assert ranges[0] is None
 
 
 def test_published_tables_are_described():
