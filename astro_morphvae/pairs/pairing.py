@@ -13,6 +13,7 @@ from ..catalogs import crossmatch
 from ..catalogs._positions import parse_positions
 from ..cutouts import CutoutSet, as_cutout_set
 from ..cutouts._parse import OK, parse_bands
+from ..exceptions import CutoutMismatchError
 from ..processing.alignment import reproject_cutouts
 from ..processing.psf import common_fwhm
 from ..processing.psf import match_psf as match_cutouts
@@ -113,6 +114,8 @@ def pair_surveys(
     ValueError, TypeError
         If an argument does not fit, the surveys have no band in common, or ``max_separation`` is
         larger than 1 arcsec. The message names the argument.
+    `~astro_morphvae.exceptions.CutoutMismatchError`
+        If the pixels of the two surveys have different units.
 
     Notes
     -----
@@ -141,6 +144,7 @@ def pair_surveys(
         sides = [_gather(first, asked[0], max_separation, "first")]
     sides.append(_gather(second, asked[1], max_separation, "second"))
     match = _Match(match, *sides, max_separation)
+    _check_units(*(side.cutouts for side in sides))
     bands = choose_bands(sides[0].cutouts, sides[1].cutouts, bands)
     first, second = (
         take_rows(
@@ -245,6 +249,16 @@ def _gather(source, positions, max_separation, name):
     index = np.full(len(positions), -1)
     index[valid] = np.arange(len(valid))
     return _Side(cutouts, index, positions, None)
+
+
+def _check_units(first, second):
+    """Raise where the pixels of two sets, with at least one good row each, are no same quantity."""
+    units = [cutouts.unit or u.dimensionless_unscaled for cutouts in (first, second)]
+    if units[0] != units[1] and first.good.any() and second.good.any():
+        raise CutoutMismatchError(
+            f"second: its pixels are in {str(units[1])!r}, those of first in {str(units[0])!r}; "
+            "bring both to one unit"
+        )
 
 
 class _Match:

@@ -10,6 +10,7 @@ from astropy.wcs import WCS
 
 from astro_morphvae import CutoutSet
 from astro_morphvae.datasets import DECALS, make_survey_pair
+from astro_morphvae.exceptions import CutoutMismatchError
 from astro_morphvae.pairs import MAX_SEPARATION, pair_surveys
 from astro_morphvae.tests.paired_sky import (
     MOFFAT_BETAS,
@@ -252,6 +253,22 @@ def test_common_bands(surveys):
     infrared = CutoutSet(data, bands="JHK", **parts)
     with pytest.raises(ValueError, match="bands: the first survey has g, r, z, the second J, H, K"):
         pair_surveys(None, surveys[0], infrared)
+
+
+def test_surveys_in_different_units_are_no_pair(surveys):
+    counts = CutoutSet(
+        surveys[1].data,
+        unit=u.adu,
+        bands=surveys[1].bands,
+        uncertainty=InverseVariance(surveys[1].ivar / u.adu**2),
+        wcs=surveys[1].wcs,
+        catalog=surveys[1].catalog,
+    )
+    with pytest.raises(CutoutMismatchError, match=r"second: .* 'adu', those of first in 'nmgy'"):
+        pair_surveys(None, surveys[0], counts)
+    with pytest.raises(CutoutMismatchError, match=r"second: .* 'nmgy', those of first in 'adu'"):
+        pair_surveys(None, counts, surveys[0])
+    assert list(pair_surveys(None, counts, counts)[2]["status"]) == ["ok"] * N
 
 
 def test_errors_name_the_argument(surveys):
