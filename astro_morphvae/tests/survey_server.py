@@ -276,12 +276,15 @@ class SurveyServer:
         self._thread.join()
         self._loop.close()
 
-    def _close(self):
+    def _close(self, turns=10):
         self._server.close()
         for transport in list(self._transports):
             transport.abort()
-        # Aborted transports close in the next turn of the loop.
-        self._loop.call_soon(lambda: self._loop.call_soon(self._loop.stop))
+        # Connections that are being accepted, and aborted ones, need some turns of the loop.
+        if turns:
+            self._loop.call_soon(self._close, turns - 1)
+        else:
+            self._loop.stop()
 
     def __enter__(self):
         return self.start()
