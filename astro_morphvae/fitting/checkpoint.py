@@ -1,4 +1,4 @@
-"""State of a fit in one file, without pickle, so that a killed fit goes on where it was."""
+"""State of a fit in one file of plain arrays, so that a killed fit goes on where it was."""
 
 import json
 import zipfile

@@ -238,7 +238,7 @@ class MorphologyClassifier:
             )
 
     def write(self, path, *, overwrite=False):
-        """Save the classifier in one skops file, without pickle.
+        """Save the classifier in one skops file.
 
         Parameters
         ----------
