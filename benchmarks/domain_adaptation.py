@@ -11,12 +11,6 @@ trained on it; all figures are of the second part, which nothing has seen.
 * ``real``: real galaxies of `gz2-votes` (four classes) and `gz2-spiral` (spiral or not), labelled
   by volunteers, degraded to a sharp, deep survey A (Gaussian blur of 0.8 pixel of 128, noise 0.01)
   and to a survey B (blur of 2.2, 2.0, 1.2, noise 0.03), then binned to 64 pixels.
-* ``field-guide`` (only if named): the same SDSS stamps as they are, against those of DECaLS and
-  GAMA in `gz-field-guide`: other galaxies, some 300, and a truly different survey. Unpaired
-  methods alone, and how far apart the surveys are; and, where the field guide's examples are of
-  one of the four classes, the balanced accuracy of the source's classifier. As other galaxies were
-  chosen, classifiers may tell the samples apart even where the surveys do not differ. Methods are
-  fitted to one half of the field guide and measured on the other, and the other way round.
 
 The rivals: no adaptation; both surveys blurred and made noisier to match, and the network fitted
 to that; the recipe of Xu et al. on our network; one network fitted to the union; a small supervised
@@ -25,151 +19,32 @@ without and with pairs.
 
 Run: python benchmarks/domain_adaptation.py --output domain_adaptation
 Data: ../shared/data (see its README.md), or --data. Writes <output>.ecsv, <output>.png,
-<output>.json and, in the layout of Xu et al., <output>_<set>_questions.ecsv of simulated sets;
-<output>_field_guide.ecsv.
+<output>.json and, in the layout of Xu et al., <output>_<set>_questions.ecsv of simulated sets.
 """
 
 import argparse
-import csv
 import json
 import platform
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
-import astropy.units as u
 import numpy as np
 from astropy.nddata import InverseVariance
 from astropy.table import QTable
-from scipy.ndimage import gaussian_filter
+from domain_sets import SPLIT_SEED, real, shallow_survey, simulated
 from sklearn.ensemble import RandomForestClassifier
 
 import astro_morphvae as amv  # its names load torch when first used: after tune_process()
 
 N_LATENTS = 40
-SPLIT_SEED = 2026
 N_BOOTSTRAP = 1000
-BLUR = {"A": (0.8, 0.8, 0.8), "B": (2.2, 2.0, 1.2)}
-NOISE = {"A": 0.01, "B": 0.03}
-
-
-@dataclass
-class Galaxies:
-    """Row-aligned cutouts of two surveys, their division, and the questions asked of them."""
-
-    name: str
-    source: amv.CutoutSet
-    target: amv.CutoutSet
-    matched: tuple  # both, brought to one point spread function and depth
-    train: np.ndarray
-    test: np.ndarray
-    questions: dict  # name -> (labels, whether known)
-    network: dict  # keywords of the VAE
-
-
-# ----------------------------------------------------------------------------------------- the sets
-def shallow_survey():
-    """As SDSS: seeing of 1.43 arcsec; depth of a point source less 0.7 mag for the depth galaxy."""
-    from astro_morphvae.datasets import Survey
-    from astro_morphvae.surveys.registry import get_survey_info
-
-    info = get_survey_info("SDSS")
-    depth = dict(zip(info.bands, info.depth.value, strict=True))
-    seeing = np.nanmax(info.psf_fwhm.value)
-    return Survey(
-        name="SDSS",
-        bands=("g", "r", "z"),
-        psf_fwhm=[seeing] * 3 * u.arcsec,
-        galaxy_depth=[depth[band] - 0.7 for band in "grz"] * u.mag,
-        sky_brightness=[22.04, 20.91, 18.46] * u.mag / u.arcsec**2,
-        pixel_scale=info.pixel_scale,
-    )
-
-
-def simulated(second, n, n_test):
-    from astro_morphvae.datasets import make_survey_pair
-    from astro_morphvae.morphology import XU2023_QUESTIONS, select_labels
-    from astro_morphvae.processing import match_depth, match_psf
-
-    source, target = make_survey_pair(
-        n, surveys=("DECaLS", second), size=64, pixel_scale=0.524 * u.arcsec, seed=11
-    )
-    questions = {}
-    for name, rule in XU2023_QUESTIONS.items():
-        label = np.ma.filled(select_labels(source.catalog, "gz-decals", rule), "").astype(str)
-        questions[name] = (label, label != "")
-    fwhm = np.maximum(source.psf_fwhm, target.psf_fwhm)
-    blurred = [match_psf(part, target_fwhm=fwhm) for part in (source, target)]
-    ivar = [np.median(part.ivar, axis=(0, 2, 3)) for part in blurred]
-    common = np.minimum(*ivar)
-    matched = tuple(
-        match_depth(part, target_ivar=common, seed=3 + k, unreachable="leave")
-        for k, part in enumerate(blurred)
-    )
-    order = np.random.default_rng(SPLIT_SEED).permutation(n)
-    return Galaxies(
-        f"simulated DECaLS and {target.meta['survey']}, {n} galaxies",
-        source,
-        target,
-        matched,
-        np.sort(order[n_test:]),
-        np.sort(order[:n_test]),
-        questions,
-        {},
-    )
-
-
-def real(data, share=1.0):
-    sys.path.insert(0, str(Path(__file__).parent))
-    from real_galaxies import load_gz2
-
-    samples = load_gz2(data)
-    sharp = np.concatenate([sample.images for sample in samples])
-    n_first = len(samples[0].images)
-    offsets = (0, n_first)
-    train = np.concatenate([s.train + o for s, o in zip(samples, offsets, strict=True)])
-    test = np.concatenate([s.test + o for s, o in zip(samples, offsets, strict=True)])
-    questions = {}
-    for sample, offset in zip(samples, offsets, strict=True):
-        for name, (values, known) in sample.questions.items():
-            label = np.full(len(sharp), "", dtype="U20")
-            label[offset : offset + len(values)] = np.where(known, values, "")
-            questions[name] = (label, label != "")
-
-    def observe(blur, noise, survey, seed, extra=0.0):
-        generator = np.random.default_rng(seed)
-        images = np.stack(
-            [gaussian_filter(sharp[:, k], (0, b, b)) for k, b in enumerate(blur)], axis=1
-        )
-        images += generator.normal(0, noise, images.shape).astype(np.float32)
-        images = images.reshape(len(images), 3, 64, 2, 64, 2).mean(axis=(3, 5))
-        return amv.CutoutSet(
-            images,
-            unit=u.dimensionless_unscaled,
-            bands="gri",
-            uncertainty=InverseVariance(np.full(images.shape, (2 / noise) ** 2, np.float32)),
-            meta={"survey": survey},
-        )
-
-    keep = np.random.default_rng(SPLIT_SEED).permutation(len(train))[: int(share * len(train))]
-    target = observe(BLUR["B"], NOISE["B"], "B", 2)
-    return Galaxies(
-        f"real gz2-votes and gz2-spiral, degraded, {len(keep) + len(test)} galaxies",
-        observe(BLUR["A"], NOISE["A"], "A", 1),
-        target,
-        (observe(BLUR["B"], NOISE["B"], "A", 3), target),
-        train[np.sort(keep)],
-        test,
-        questions,
-        {"stretch": None},  # these stamps were stretched when they were made
-    )
 
 
 # -------------------------------------------------------------------- latents of both surveys' rows
-def fit(galaxies, cutouts, seed, epochs):
-    network = amv.VAE(N_LATENTS, image_size=64, n_bands=3, seed=seed, **galaxies.network)
+def fit(options, cutouts, seed, epochs):
+    network = amv.VAE(N_LATENTS, image_size=64, n_bands=3, seed=seed, **options)
     fitter = amv.VAEFitter(
         epochs=epochs,
         batch_size=64,
@@ -204,7 +79,7 @@ def methods(galaxies, seed, options):
     """Name -> function that gives latents (source, target), and the model or `None`."""
     epochs, adapt_epochs = options.epochs, options.adapt_epochs
     source, target = galaxies.source[galaxies.train], galaxies.target[galaxies.train]
-    base = fit(galaxies, source, seed, epochs)
+    base = fit(galaxies.network, source, seed, epochs)
     z_source = latents(base, galaxies.source)
 
     def none():
@@ -212,7 +87,7 @@ def methods(galaxies, seed, options):
 
     def matched():
         one, two = galaxies.matched
-        model = fit(galaxies, one[galaxies.train], seed, epochs)
+        model = fit(galaxies.network, one[galaxies.train], seed, epochs)
         return latents(model, one), latents(model, two), None
 
     def union():
@@ -227,7 +102,7 @@ def methods(galaxies, seed, options):
             pixel_scale=source.pixel_scale,
             uncertainty=InverseVariance(ivar),
         )
-        model = fit(galaxies, both, seed, -(-epochs // 2))  # as many steps as the others
+        model = fit(galaxies.network, both, seed, -(-epochs // 2))  # as many steps as the others
         return latents(model, galaxies.source), latents(model, galaxies.target), model
 
     def adapted(pairs=None, recipe=False, **settings):
@@ -330,17 +205,28 @@ def predictions(galaxies, z, seed):
     return out
 
 
+def mean_recall(truth, right, weights):
+    """Balanced accuracy for every row of ``weights``; a truth of "" is not counted."""
+    recalls = []
+    for value in np.unique(truth[truth != ""]):
+        of_class = weights * (truth == value)
+        recalls.append((of_class * right).sum(axis=1) / of_class.sum(axis=1).clip(1e-9))
+    return np.mean(recalls, axis=0)
+
+
 def balanced_accuracy(galaxies, predicted, weights):
     """Mean over the questions, for every row of ``weights`` of the test galaxies."""
     by_question = []
     for name, (label, known) in galaxies.questions.items():
-        truth, right = label[galaxies.test], predicted[name] == label[galaxies.test]
-        recalls = []
-        for value in np.unique(truth[known[galaxies.test]]):
-            of_class = weights * (truth == value)
-            recalls.append((of_class * right).sum(axis=1) / of_class.sum(axis=1).clip(1e-9))
-        by_question.append(np.mean(recalls, axis=0))
+        truth = np.where(known, label, "")[galaxies.test]
+        by_question.append(mean_recall(truth, predicted[name] == truth, weights))
     return np.mean(by_question, axis=0)
+
+
+def bootstrap_weights(n):
+    """How often each of ``n`` galaxies counts: once, then in N_BOOTSTRAP bootstrap samples."""
+    draws = np.random.default_rng(SPLIT_SEED).multinomial(n, np.full(n, 1 / n), N_BOOTSTRAP)
+    return np.concatenate([np.ones((1, n)), draws])
 
 
 def direction(predicted, one, other):
@@ -360,10 +246,8 @@ def study(galaxies, options):
     from astro_morphvae.analysis import domain_auc
 
     test = galaxies.test
-    generator = np.random.default_rng(SPLIT_SEED)
-    draws = generator.multinomial(len(test), np.full(len(test), 1 / len(test)), N_BOOTSTRAP)
-    weights = np.concatenate([np.ones((1, len(test))), draws])  # the first is the sample itself
-    halves = np.array_split(generator.permutation(len(test)), 2)
+    weights = bootstrap_weights(len(test))
+    halves = np.array_split(np.random.default_rng(SPLIT_SEED).permutation(len(test)), 2)
     found, kept = {}, {}
     for seed in options.seeds:
         entries = methods(galaxies, seed, options)
@@ -470,164 +354,6 @@ def interval(values):
     return np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
 
 
-# ------------------------------------------------------------------------- a real, unpaired target
-def field_guide_class(row):
-    """One of the four classes of gz2-votes that an example of the field guide is of, or ""."""
-    question, answer = row["question"], row["answer"]
-    if "edge-on" in question and answer == "Yes":
-        return "edge-on"
-    if "bulge at its cent" in question:  # asked of edge-on galaxies alone
-        return "edge-on"
-    if "spiral arms" in question or ("spiral arm pattern" in question and answer == "Spiral"):
-        return "spiral"
-    if answer in ("Smooth", "Completely round", "In between"):
-        return "elliptical"
-    return "merger" if answer in ("Merging", "Merger", "Both") else ""
-
-
-def field_guide(data):
-    """SDSS stamps with their division, and those of DECaLS and GAMA, 64 pixels each; labels."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from real_galaxies import load_gz2, read_stamp
-
-    def as_cutouts(images, survey, ids):
-        images = images.reshape(len(images), 3, 64, 2, 64, 2).mean(axis=(3, 5))
-        return amv.CutoutSet(
-            images,
-            unit=u.dimensionless_unscaled,
-            bands="gri",
-            catalog={"id": ids},
-            meta={"survey": survey},
-        )
-
-    votes, spiral = load_gz2(data)
-    n_votes = len(votes.images)
-    images = np.concatenate([votes.images, spiral.images])
-    train = np.concatenate([votes.train, spiral.train + n_votes])
-    test = np.concatenate([votes.test, spiral.test + n_votes])
-    label = np.array([*votes.questions["four classes"][0], *[""] * len(spiral.images)])
-    source = as_cutouts(images, "SDSS", [f"gz2-{k}" for k in range(len(images))])
-
-    with (data / "gz-field-guide/labels.csv").open() as lines:
-        rows = [
-            row
-            for row in csv.DictReader(lines)
-            if row["survey"] in ("decals", "gama") and row["implied_top_level"] != "artifact"
-        ]
-    paths = {path.name: path for path in (data / "gz-field-guide").rglob("*.jpg")}
-    names = [row["file"].rpartition("/")[2] for row in rows]
-    stamps = np.stack([read_stamp(paths[name], 212) for name in names])
-    target = as_cutouts(stamps, "DECaLS and GAMA", names)
-    return source, train, test, label, target, np.array([field_guide_class(row) for row in rows])
-
-
-def study_field_guide(options):
-    """Unpaired methods against the field guide: a table of one row a method."""
-    from astro_morphvae.analysis import domain_auc, squared_mmd
-
-    source, train, test, label, target, truth = field_guide(options.data)
-    known = label[train] != ""
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(target))
-    halves = np.array_split(order, 2)
-    galaxies = Galaxies("", source, target, (), train, test, {}, {"stretch": None})
-    counts = {str(value): int(np.sum(truth == value)) for value in np.unique(truth) if value}
-    print(
-        f"field-guide: real stamps, SDSS {len(train)} to fit, {len(test)} to test; DECaLS and GAMA "
-        f"{len(target)}, of them {counts}"
-    )
-    found = {}
-    for seed in options.seeds:
-        base = fit(galaxies, source[train], seed, options.epochs)
-        z_source = latents(base, source)
-        forest = RandomForestClassifier(
-            200, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=-1
-        ).fit(z_source[train][known], label[train][known])
-        for method in ("no adaptation", "mmd", "coral"):
-            start, collapsed = time.perf_counter(), 0
-            predicted = np.full(len(target), "", dtype=label.dtype)
-            entry = {"auc_forest": [], "auc_logistic": [], "mmd2": [], "variance": []}
-            for seen, other in (halves, halves[::-1]):
-                model = base
-                if method != "no adaptation":
-                    fitter = amv.DomainAdaptationFitter(
-                        method=method,
-                        epochs=options.adapt_epochs,
-                        elbo_weight=0.0,
-                        seed=seed,
-                        progress=False,
-                    )
-                    with warnings.catch_warnings(record=True) as caught:
-                        warnings.simplefilter("always")
-                        model = fitter(base, source[train], target=target[np.sort(seen)])
-                    collapsed += sum("collapsing" in str(w.message) for w in caught)
-                z = latents(model, target[other])
-                predicted[other] = forest.predict(z)
-                a = z_source[test]
-                for kind in ("forest", "logistic"):
-                    entry[f"auc_{kind}"].append(domain_auc(a, z, classifier=kind, seed=seed))
-                entry["mmd2"].append(squared_mmd(a, z))
-                entry["variance"].append(z.var(axis=0).sum() / a.var(axis=0).sum())
-            entry = {name: float(np.mean(values)) for name, values in entry.items()}
-            entry |= {"predicted": predicted, "seconds": time.perf_counter() - start}
-            entry["collapsed"] = collapsed
-            found.setdefault(method, []).append(entry)
-        # What the same classifier does on its own survey, and what no shift would give.
-        entry = {"predicted_source": forest.predict(z_source[test])}
-        parts = np.array_split(np.random.default_rng(seed).permutation(test), [len(halves[0])])
-        parts = z_source[parts[1]], z_source[parts[0]]
-        entry |= {
-            f"auc_{kind}": domain_auc(*parts, classifier=kind, seed=seed)
-            for kind in ("forest", "logistic")
-        }
-        entry["mmd2"] = squared_mmd(*parts)
-        found.setdefault("SDSS against SDSS", []).append(entry)
-
-    on_source = label[test] != ""
-    rows = []
-    for method, entries in found.items():
-        if "predicted" in entries[0]:
-            of, answers = truth, [entry["predicted"] for entry in entries]
-            use = truth != ""
-        else:
-            of, answers = label[test], [entry["predicted_source"] for entry in entries]
-            use = on_source
-        values = balanced_draws(of[use], [answer[use] for answer in answers])
-        low, high = interval(values[1:])
-        if method == "no adaptation":
-            before = values
-        gain = values - before if of is truth else np.full_like(values, np.nan)
-        row = {"set": "field-guide", "method": method, "n_seeds": len(entries)}
-        row |= {"n_labelled": int(use.sum()), "balanced_accuracy": values[0]}
-        row |= {"balanced_accuracy_low": low, "balanced_accuracy_high": high, "gain": gain[0]}
-        row["gain_low"], row["gain_high"] = interval(gain[1:])
-        for name in ("auc_forest", "auc_logistic", "mmd2", "variance", "seconds", "collapsed"):
-            by_seed = [entry.get(name, np.nan) for entry in entries]
-            row[name] = np.mean(by_seed)
-            row[f"{name}_scatter"] = np.std(by_seed, ddof=1) if len(by_seed) > 1 else np.nan
-        rows.append(row)
-        print(
-            f"field-guide {method:18s} AUC {row['auc_forest']:.3f}/{row['auc_logistic']:.3f} MMD² "
-            f"{row['mmd2']:.4f} variance {row['variance']:.2f} balanced accuracy of {use.sum()}: "
-            f"{values[0]:.3f} [{low:.3f}, {high:.3f}] gain {gain[0]:+.3f} [{row['gain_low']:+.3f}, "
-            f"{row['gain_high']:+.3f}] {row['seconds']:.0f} s",
-            flush=True,
-        )
-    return QTable(rows)
-
-
-def balanced_draws(truth, answers):
-    """Balanced accuracy, mean over the answers: of the galaxies, and of bootstrap samples."""
-    generator = np.random.default_rng(SPLIT_SEED)
-    draws = generator.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), N_BOOTSTRAP)
-    weights = np.concatenate([np.ones((1, len(truth))), draws])
-    right = np.mean([answer == truth for answer in answers], axis=0)
-    recalls = []
-    for value in np.unique(truth):
-        of_class = weights * (truth == value)
-        recalls.append((of_class * right).sum(axis=1) / of_class.sum(axis=1).clip(1e-9))
-    return np.mean(recalls, axis=0)
-
-
 def by_question(galaxies, kept, options):
     """Table of the reference study: seven questions, within and across, before and after."""
     from astro_morphvae.morphology import MorphologyFitter, evaluate_transfer
@@ -681,6 +407,21 @@ def draw(table, path):
     figure.savefig(path, dpi=150)
 
 
+def provenance(options, start):
+    """What made the tables: command, settings, time since ``start``, hardware and versions."""
+    names = ("seeds", "epochs", "adapt_epochs", "supervised_epochs")
+    return {
+        "command": " ".join(sys.argv),
+        "seconds": round(time.perf_counter() - start),
+        **{name: getattr(options, name) for name in names if hasattr(options, name)},
+        "bootstrap": N_BOOTSTRAP,
+        "hardware": platform.processor() or platform.machine(),
+        "versions": amv._runtime.software_versions(),
+        "note": "means over the seeds; intervals: 95 %, bootstrap of the test galaxies; scatter: "
+        "standard deviation among the seeds.",
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sets", nargs="+", default=["simulated", "shallow", "real"])
@@ -699,19 +440,13 @@ def main():
         options.supervised_epochs = 3
         options.seeds = options.seeds[:1]
     amv.tune_process(threads=options.threads)
-    start, rows, guide = time.perf_counter(), [], None
+    start, rows = time.perf_counter(), []
     for name in options.sets:
         if name in ("simulated", "shallow"):
             second = "BASS+MzLS" if name == "simulated" else shallow_survey()
             galaxies = simulated(second, options.n, options.n * 3 // 5)
         elif not (options.data / "gz2-votes").is_dir():
             print(f"{name}: skipped, there is no {options.data / 'gz2-votes'}")
-            continue
-        elif name == "field-guide" and not (options.data / "gz-field-guide").is_dir():
-            print(f"{name}: skipped, there is no {options.data / 'gz-field-guide'}")
-            continue
-        elif name == "field-guide":
-            guide = study_field_guide(options)
             continue
         else:
             galaxies = real(options.data, 0.3 if options.quick else 1.0)
@@ -720,28 +455,15 @@ def main():
         if name != "real":
             questions = by_question(galaxies, kept, options)
             questions.write(f"{options.output}_{name}_questions.ecsv", overwrite=True)
-    provenance = {
-        "command": " ".join(sys.argv),
-        "seconds": round(time.perf_counter() - start),
-        "seeds": options.seeds,
-        "epochs": options.epochs,
-        "adapt_epochs": options.adapt_epochs,
-        "supervised_epochs": options.supervised_epochs,
-        "bootstrap": N_BOOTSTRAP,
-        "hardware": f"{platform.processor() or platform.machine()}",
-        "versions": amv._runtime.software_versions(),
-        "note": "means over the seeds; intervals: 95 %, bootstrap of the test galaxies; scatter: "
-        "standard deviation among the seeds. The simulated set is simulated; the real one holds "
-        "real galaxies (gz2-votes, gz2-spiral) degraded by convolution and noise; the field guide "
-        "holds real, other galaxies as the target.",
-    }
-    Path(f"{options.output}.json").write_text(json.dumps(provenance, indent=1))
-    if guide is not None:
-        guide.meta |= provenance
-        guide.write(f"{options.output}_field_guide.ecsv", overwrite=True)
+    record = provenance(options, start)
+    record["note"] += (
+        " The simulated sets are simulated; the real one holds real galaxies (gz2-votes, "
+        "gz2-spiral) degraded by convolution and noise."
+    )
+    Path(f"{options.output}.json").write_text(json.dumps(record, indent=1))
     if rows:
-        report(QTable(rows, meta=provenance), options.output)
-    print(f"{provenance['seconds']} s on {provenance['hardware']}")
+        report(QTable(rows, meta=record), options.output)
+    print(f"{record['seconds']} s on {record['hardware']}")
 
 
 def report(table, output):
