@@ -402,8 +402,9 @@ def draw(table, path):
         ax.set_yticks(y, [method + text for method, text in zip(part["method"], auc, strict=True)])
         ax.set_xlabel("balanced accuracy, mean over the questions")
         ax.set_title(name, fontsize=9)
-    axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, fontsize=7, ncols=2, loc="lower center")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=150)
 
 
