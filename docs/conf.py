@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -68,3 +69,14 @@ for command in COMMANDS:
     with contextlib.redirect_stdout(help_text):
         main([name, "--help"])
     (generated / f"morphvae_{name}.txt").write_text(help_text.getvalue())
+
+# -- The code in each ``.. plot::``, which the build runs; it fails where the code does ------------
+
+written = generated / "written"  # by the code, each time anew
+shutil.rmtree(written, ignore_errors=True)
+written.mkdir()
+plot_working_directory = str(written)
+plot_pre_code = ""  # the code imports what it uses
+plot_formats = [("png", 110)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
