@@ -1,7 +1,8 @@
 """Imaging surveys as the simulator sees them: bands, pixel scale, seeing, depth and sky.
 
-The noise of a preset is not a free number: it follows from the quoted 5-sigma galaxy depth and
-seeing, and the photon conversion from that noise and the night-sky brightness.
+The noise of a preset is not a free number: it follows from the 5-sigma galaxy depth and seeing,
+which are published for coadds and measured for single exposures, and the photon conversion from
+that noise and the night-sky brightness.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,15 @@ from scipy import fft
 
 from ..surveys.registry import get_survey_info
 
-__all__ = ["BASS_MZLS", "DECALS", "Survey", "get_survey", "moffat"]
+__all__ = [
+    "BASS_MZLS",
+    "BOK_MOSAIC_EXPOSURE",
+    "DECALS",
+    "DECAM_EXPOSURE",
+    "Survey",
+    "get_survey",
+    "moffat",
+]
 
 # Half-light radius of the round exponential galaxy to which Legacy Survey depths are quoted.
 _DEPTH_GALAXY_RADIUS = 0.45  # arcsec
@@ -208,7 +217,45 @@ BASS_MZLS = _published(
     dec_range=[32.0, 80.0] * u.deg,
 )
 
-_PRESETS = {"decals": DECALS, "bass+mzls": BASS_MZLS, "bass-mzls": BASS_MZLS, "bass": BASS_MZLS}
+# Single exposures: medians over 17 CCDs of DECam (6 of g, 5 of r, 6 of z), 8 of 90prime (4 of g,
+# 4 of r) and 3 of Mosaic3: images and PSFEx models that come with legacypipe, as measured by
+# benchmarks/measure_exposures.py. The depths give the median noise of a pixel of the detector:
+# 0.0053, 0.0098 and 0.0262 nmgy (DECam), 0.0113 and 0.0258 (90prime), 0.0228 (Mosaic3).
+
+#: One exposure of DECam in g, r and z, as measured on 17 CCDs.
+DECAM_EXPOSURE = Survey(
+    name="DECam exposure",
+    bands=("g", "r", "z"),
+    psf_fwhm=[1.14, 1.00, 0.82] * u.arcsec,
+    galaxy_depth=[23.91, 23.33, 22.39] * u.mag,
+    sky_brightness=_SKY,
+    native_pixel_scale=[0.263, 0.263, 0.263] * u.arcsec,
+    moffat_beta=3.4,
+)
+
+#: One exposure of 90prime in g and r and of Mosaic3 in z, as measured on 8 and 3 CCDs. Wings differ
+#: by band: the exponents of the bands are 5.8, 4.2 and 3.2, that of all CCDs is 4.0.
+BOK_MOSAIC_EXPOSURE = Survey(
+    name="90prime and Mosaic3 exposure",
+    bands=("g", "r", "z"),
+    psf_fwhm=[1.70, 1.30, 0.86] * u.arcsec,
+    galaxy_depth=[23.40, 22.72, 22.53] * u.mag,
+    sky_brightness=_SKY,
+    native_pixel_scale=[0.453, 0.453, 0.258] * u.arcsec,
+    moffat_beta=4.0,
+    dec_range=[32.0, 80.0] * u.deg,
+)
+
+# By their names without spaces, hyphens and underscores, in lower case.
+_PRESETS = {
+    "decals": DECALS,
+    "bass+mzls": BASS_MZLS,
+    "bassmzls": BASS_MZLS,
+    "bass": BASS_MZLS,
+    "decamexposure": DECAM_EXPOSURE,
+    "90primeandmosaic3exposure": BOK_MOSAIC_EXPOSURE,
+    "bokmosaicexposure": BOK_MOSAIC_EXPOSURE,
+}
 
 
 def get_survey(survey):
@@ -217,7 +264,8 @@ def get_survey(survey):
     Parameters
     ----------
     survey : str or Survey
-        "DECaLS" or "BASS+MzLS", in any case; a `Survey` is handed back as it is.
+        "DECaLS", "BASS+MzLS", "DECam exposure" or "90prime and Mosaic3 exposure" (also
+        "Bok Mosaic exposure"), in any case; a `Survey` is handed back as it is.
 
     Returns
     -------
@@ -230,7 +278,9 @@ def get_survey(survey):
     """
     if isinstance(survey, Survey):
         return survey
-    preset = _PRESETS.get(str(survey).lower().replace("_", "-").replace(" ", ""))
+    key = str(survey).lower()
+    preset = _PRESETS.get("".join(letter for letter in key if letter not in " -_"))
     if preset is None:
-        raise ValueError(f"survey must be a Survey, 'DECaLS' or 'BASS+MzLS', got {survey!r}")
+        names = ", ".join(dict.fromkeys(repr(known.name) for known in _PRESETS.values()))
+        raise ValueError(f"survey must be a Survey or one of {names}, got {survey!r}")
     return preset

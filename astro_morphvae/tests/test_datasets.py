@@ -10,8 +10,10 @@ from astropy.wcs.utils import skycoord_to_pixel
 
 from astro_morphvae.datasets import (
     BASS_MZLS,
+    BOK_MOSAIC_EXPOSURE,
     CLASS_MIX,
     DECALS,
+    DECAM_EXPOSURE,
     Survey,
     get_survey,
     make_galaxies,
@@ -338,8 +340,57 @@ def test_surveys_go_by_name():
     assert get_survey("decals") is DECALS
     assert get_survey("BASS+MzLS") is BASS_MZLS
     assert get_survey(DECALS) is DECALS
+    assert get_survey("bass_mzls") is BASS_MZLS
+    assert get_survey("DECam exposure") is DECAM_EXPOSURE
+    assert get_survey("90prime and Mosaic3 exposure") is BOK_MOSAIC_EXPOSURE
+    assert get_survey("bok-mosaic_exposure") is BOK_MOSAIC_EXPOSURE
     with pytest.raises(ValueError, match=r"survey must be .* got 'HST'"):
         make_galaxies(1, survey="HST")
+
+
+@pytest.mark.parametrize(
+    ("survey", "noise"),  # nmgy, medians of benchmarks/measure_exposures.py
+    [
+        (DECAM_EXPOSURE, [0.00530, 0.00982, 0.02617]),
+        (BOK_MOSAIC_EXPOSURE, [0.01133, 0.02580, 0.02276]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_exposures_have_the_noise_that_was_measured(survey, noise):
+    for k, scale in enumerate(survey.native_pixel_scale):
+        cutouts = make_galaxies(
+            20, survey=survey, size=128, pixel_scale=scale, seed=21, foreground=False
+        )
+        # In a corner, where there is little of the galaxies: differences of neighbours.
+        corners = cutouts.data[:, k, :20, :20].astype(float)
+        ivar = np.median(cutouts.ivar[:, k, :20, :20])
+        assert ivar**-0.5 == pytest.approx(noise[k], rel=0.02)
+        differences = np.diff(corners, axis=2) / np.sqrt(2)
+        scatter = 1.4826 * np.median(np.abs(differences))
+        assert scatter == pytest.approx(noise[k], rel=0.05)
+
+
+def test_exposures_are_shallower_than_coadds_and_unlike_each_other():
+    for exposure, coadd in ((DECAM_EXPOSURE, DECALS), (BOK_MOSAIC_EXPOSURE, BASS_MZLS)):
+        assert exposure.bands == coadd.bands
+        assert (exposure.galaxy_depth < coadd.galaxy_depth).all()
+        assert (exposure.sky_noise() > coadd.sky_noise()).all()
+    surveys = "DECam exposure", "Bok Mosaic exposure"
+    decam, bok = make_survey_pair(
+        6, surveys=surveys, size=128, seed=16, mix="smooth-in-between", **CLEAN
+    )
+    assert [cutouts.meta["survey"] for cutouts in (decam, bok)] == [
+        DECAM_EXPOSURE.name,
+        BOK_MOSAIC_EXPOSURE.name,
+    ]
+    one, two = (c.data.sum(axis=(2, 3), dtype=float) for c in (decam, bok))
+    assert one == pytest.approx(two, rel=0.03)
+    peaks = bok.data.max(axis=(2, 3)) / decam.data.max(axis=(2, 3))
+    assert (peaks < 1).all()  # wider in each band, most in g
+    assert (peaks[:, 0] < peaks[:, 2]).all()
+    noise = [np.median(cutouts.ivar, axis=(0, 2, 3)) ** -0.5 for cutouts in (decam, bok)]
+    assert (noise[1][:2] > noise[0][:2]).all()  # noisier in g and r, not in z
+    assert noise[1][2] < noise[0][2]
 
 
 def test_own_survey():
