@@ -1,6 +1,6 @@
 """The sets of galaxies that `domain_adaptation.py` studies, each seen by two surveys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import astropy.units as u
 import numpy as np
@@ -13,6 +13,7 @@ import astro_morphvae as amv
 SPLIT_SEED = 2026
 BLUR = {"A": (0.8, 0.8, 0.8), "B": (2.2, 2.0, 1.2)}  # pixels of 128, by band
 NOISE = {"A": 0.01, "B": 0.03}
+EDGE = 6  # pixels around the exposures, beyond the reach of the kernels that match them
 
 
 @dataclass
@@ -49,27 +50,122 @@ def shallow_survey():
 
 def simulated(second, n, n_test):
     from astro_morphvae.datasets import make_survey_pair
-    from astro_morphvae.morphology import XU2023_QUESTIONS, select_labels
-    from astro_morphvae.processing import match_depth, match_psf
 
     source, target = make_survey_pair(
         n, surveys=("DECaLS", second), size=64, pixel_scale=0.524 * u.arcsec, seed=11
     )
+    return same_galaxies(source, target, match_quality(source, target), n_test)
+
+
+def exposures(n, n_test, n_jobs=1):
+    """One exposure of DECam, and one of 90prime (g, r) and Mosaic3 (z), through the survey path.
+
+    Simulated with the measured point spread functions and noise on pixels of the detectors, and put
+    on one grid as real ones are. All is done on a larger frame, that no image ends on the result.
+    """
+    from astro_morphvae.datasets import BOK_MOSAIC_EXPOSURE, DECAM_EXPOSURE, make_galaxies
+    from astro_morphvae.pairs import pair_surveys
+
+    def expose(survey, bands, size, scale, name=None):
+        rows = [survey.bands.index(band) for band in bands]
+        part = replace(
+            survey,
+            name=name or survey.name,  # from which the noise follows
+            bands=tuple(bands),
+            psf_fwhm=survey.psf_fwhm[rows],
+            galaxy_depth=survey.galaxy_depth[rows],
+            sky_brightness=survey.sky_brightness[rows],
+            ra_range=DECAM_EXPOSURE.ra_range,  # all see the galaxies at the same places
+            dec_range=DECAM_EXPOSURE.dec_range,
+        )
+        scale = scale * u.arcsec
+        return make_galaxies(n, survey=part, size=size, pixel_scale=scale, seed=11, threads=n_jobs)
+
+    bok = BOK_MOSAIC_EXPOSURE
+    decam = expose(DECAM_EXPOSURE, "grz", 160, 0.262)
+    pairs = []
+    for second in (
+        expose(bok, "gr", 98, 0.454, "90prime exposure"),
+        expose(bok, "z", 162, 0.26, "Mosaic3 exposure"),
+    ):
+        *pair, _ = pair_surveys(
+            None,
+            decam,
+            second,
+            pixel_scale=0.524 * u.arcsec,
+            size=64 + 2 * EDGE,
+            n_jobs=n_jobs,
+        )
+        pairs.append(pair)
+    source, target = (
+        join_bands(parts, survey.name, decam.catalog)
+        for parts, survey in zip(zip(*pairs, strict=True), (DECAM_EXPOSURE, bok), strict=True)
+    )
+    # 90prime and Mosaic3 are the broader in each band, so the target has their exponent.
+    matched = match_quality(
+        source,
+        target,
+        beta=bok.moffat_beta,
+        own_betas=(DECAM_EXPOSURE.moffat_beta, bok.moffat_beta),
+        n_jobs=n_jobs,
+    )
+    source, target, *matched = (trim(part, EDGE) for part in (source, target, *matched))
+    return same_galaxies(source, target, tuple(matched), n_test)
+
+
+def join_bands(parts, survey, catalog):
+    """One set of sets of the same galaxies in different bands, all on one grid."""
+    catalog = catalog.copy()
+    statuses = np.stack([part.catalog["status"] for part in parts])
+    catalog["status"] = statuses[np.argmax(statuses != "ok", axis=0), np.arange(len(catalog))]
+    catalog["coverage"] = np.min([part.catalog["coverage"] for part in parts], axis=0)
+    catalog["noise_correlation"] = np.concatenate(
+        [part.catalog["noise_correlation"] for part in parts], axis=1
+    )
+    masks = [np.zeros(part.shape, bool) if part.mask is None else part.mask for part in parts]
+    return amv.CutoutSet(
+        np.concatenate([part.data for part in parts], axis=1),
+        unit=parts[0].unit,
+        bands=[band for part in parts for band in part.bands],
+        uncertainty=InverseVariance(np.concatenate([part.ivar for part in parts], axis=1)),
+        mask=np.concatenate(masks, axis=1),
+        wcs=parts[0].wcs,
+        pixel_scale=parts[0].pixel_scale,
+        psf_fwhm=np.concatenate([part.psf_fwhm for part in parts]),
+        catalog=catalog,
+        meta={**parts[0].meta, "survey": survey},
+    )
+
+
+def trim(cutouts, edge):
+    """Without so many pixels at each side."""
+    inner = (..., *[slice(edge, -edge)] * 2)
+    return amv.CutoutSet(
+        cutouts.data[inner],
+        unit=cutouts.unit,
+        bands=cutouts.bands,
+        uncertainty=InverseVariance(cutouts.ivar[inner]),
+        mask=None if cutouts.mask is None else cutouts.mask[inner],
+        wcs=[wcs.slice([slice(edge, n - edge) for n in cutouts.size]) for wcs in cutouts.wcs],
+        pixel_scale=cutouts.pixel_scale,
+        psf_fwhm=cutouts.psf_fwhm,
+        catalog=cutouts.catalog,
+        meta=cutouts.meta,
+    )
+
+
+def same_galaxies(source, target, matched, n_test):
+    """Simulated galaxies of two surveys, their division and the questions."""
+    from astro_morphvae.morphology import XU2023_QUESTIONS, select_labels
+
     questions = {}
     for name, rule in XU2023_QUESTIONS.items():
         label = np.ma.filled(select_labels(source.catalog, "gz-decals", rule), "").astype(str)
         questions[name] = (label, label != "")
-    fwhm = np.maximum(source.psf_fwhm, target.psf_fwhm)
-    blurred = [match_psf(part, target_fwhm=fwhm) for part in (source, target)]
-    ivar = [np.median(part.ivar, axis=(0, 2, 3)) for part in blurred]
-    common = np.minimum(*ivar)
-    matched = tuple(
-        match_depth(part, target_ivar=common, seed=3 + k, unreachable="leave")
-        for k, part in enumerate(blurred)
-    )
-    order = np.random.default_rng(SPLIT_SEED).permutation(n)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(source))
+    surveys = " and ".join(part.meta["survey"] for part in (source, target))
     return Galaxies(
-        f"simulated DECaLS and {target.meta['survey']}, {n} galaxies",
+        f"simulated {surveys}, {len(source)} galaxies",
         source,
         target,
         matched,
@@ -77,6 +173,33 @@ def simulated(second, n, n_test):
         np.sort(order[:n_test]),
         questions,
         {},
+    )
+
+
+def match_quality(source, target, *, beta=3.5, own_betas=(None, None), n_jobs=1):
+    """Both with the broader point spread function and the larger noise of each band.
+
+    Noise that a blur or other pixels have correlated is made white, at a level at which sums of
+    pixels are as noisy as those of the noisier survey: that costs no depth.
+    """
+    from astro_morphvae.processing import match_depth, match_psf
+
+    fwhm = np.maximum(source.psf_fwhm, target.psf_fwhm)
+    blurred = [
+        match_psf(part, target_fwhm=fwhm, beta=beta, psf_beta=own, n_jobs=n_jobs)
+        for part, own in zip((source, target), own_betas, strict=True)
+    ]
+    ivar = [
+        np.median(
+            part.ivar / np.maximum(part.catalog["noise_correlation"], 1)[..., None, None],
+            axis=(0, 2, 3),
+        )
+        for part in blurred
+    ]
+    common = np.minimum(*ivar)
+    return tuple(
+        match_depth(part, target_ivar=common, seed=3 + k, unreachable="leave")
+        for k, part in enumerate(blurred)
     )
 
 
