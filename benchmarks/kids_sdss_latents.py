@@ -5,10 +5,10 @@ networks fitted to simulated galaxies as one of the surveys sees them. For each 
 its latents in KiDS from those in SDSS over the median distance of different galaxies, and place of
 its partner among the six, three ways.
 
-before      both stamps as they are
+before      both stamps as they are, that of KiDS shifted onto that of SDSS
 matched     KiDS degraded: brought to the point spread function of SDSS (with the exponent chosen by
             the other five galaxies), and to its noise by match_depth
-adapted     both stamps as they are; the network is adapted to the other survey with simulated pairs
+adapted     both stamps as before; the network is adapted to the other survey with simulated pairs
             of the two (DomainAdaptationFitter, method "paired")
 
 The simulated surveys have the median FWHM and noise of the stamps; their noise is independent from
@@ -217,7 +217,8 @@ def main():
     print(
         f"{len(stamps)} real galaxies of kids-sdss-pairs, r; noise seed {o.noise_seed}; "
         f"{N_LATENTS} latents, of networks fitted to {o.n} simulated galaxies (seed "
-        f"{SIMULATION_SEED}) in {o.epochs} epochs, each over its standard deviation among them; {provenance()}"
+        f"{SIMULATION_SEED}) in {o.epochs} epochs, each over its standard deviation among them; "
+        f"{provenance()}"
     )
     sets = real_sets(compare(stamps)[0], stamps, o.noise_seed)
     surveys = simulated_surveys(stamps, sets)
