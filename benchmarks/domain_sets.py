@@ -48,16 +48,24 @@ def shallow_survey():
     )
 
 
-def simulated(second, n, n_test):
+def coadds(second, n, n_test, *, seed, n_jobs=1):
+    """DECaLS and another survey as `make_survey_pair` has them, on one grid."""
     from astro_morphvae.datasets import make_survey_pair
 
     source, target = make_survey_pair(
-        n, surveys=("DECaLS", second), size=64, pixel_scale=0.524 * u.arcsec, seed=11
+        n,
+        surveys=("DECaLS", second),
+        size=64 + 2 * EDGE,
+        pixel_scale=0.524 * u.arcsec,
+        seed=seed,
+        threads=n_jobs,
     )
-    return same_galaxies(source, target, match_quality(source, target), n_test)
+    matched = match_quality(source, target, n_jobs=n_jobs)
+    source, target, *matched = (trim(part, EDGE) for part in (source, target, *matched))
+    return same_galaxies(source, target, tuple(matched), n_test)
 
 
-def exposures(n, n_test, n_jobs=1):
+def exposures(n, n_test, *, seed, n_jobs=1):
     """One exposure of DECam, and one of 90prime (g, r) and Mosaic3 (z), through the survey path.
 
     Simulated with the measured point spread functions and noise on pixels of the detectors, and put
@@ -79,7 +87,9 @@ def exposures(n, n_test, n_jobs=1):
             dec_range=DECAM_EXPOSURE.dec_range,
         )
         scale = scale * u.arcsec
-        return make_galaxies(n, survey=part, size=size, pixel_scale=scale, seed=11, threads=n_jobs)
+        return make_galaxies(
+            n, survey=part, size=size, pixel_scale=scale, seed=seed, threads=n_jobs
+        )
 
     bok = BOK_MOSAIC_EXPOSURE
     decam = expose(DECAM_EXPOSURE, "grz", 160, 0.262)

@@ -19,7 +19,8 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 from astropy.table import QTable
-from domain_adaptation import bootstrap_weights, fit, interval, latents, mean_recall, provenance
+from domain_rivals import fit, latents
+from domain_scores import bootstrap_weights, interval, mean_recall
 from domain_sets import SPLIT_SEED
 from real_galaxies import load_gz2, read_stamp
 from sklearn.ensemble import RandomForestClassifier
@@ -169,6 +170,18 @@ def study(options):
     return QTable(rows)
 
 
+def write(options, path, start):
+    """Run the study and write its table, or say that there are no data."""
+    from domain_adaptation import provenance
+
+    if not (options.data / "gz-field-guide").is_dir():
+        print(f"field-guide: skipped, there is no {options.data / 'gz-field-guide'}")
+        return
+    table = study(options)
+    table.meta |= provenance(options, start)
+    table.write(path, overwrite=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
@@ -179,12 +192,7 @@ def main():
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     amv.tune_process(threads=options.threads)
-    if not (options.data / "gz-field-guide").is_dir():
-        parser.error(f"--data: there is no {options.data / 'gz-field-guide'}")
-    start = time.perf_counter()
-    table = study(options)
-    table.meta |= provenance(options, start)
-    table.write(f"{options.output}.ecsv", overwrite=True)
+    write(options, f"{options.output}.ecsv", time.perf_counter())
 
 
 if __name__ == "__main__":

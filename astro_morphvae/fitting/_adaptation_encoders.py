@@ -3,7 +3,12 @@
 import numpy as np
 import torch
 
-from ..networks.adaptation import branches_of, feature_transport
+from ..networks.adaptation import (
+    ROWS_PER_DIRECTION,
+    branches_of,
+    feature_transport,
+    paired_transport,
+)
 from ..networks.batches import iterate_batches
 
 __all__ = ["SurveyEncoders", "start_corrections"]
@@ -142,9 +147,12 @@ def start_corrections(encoders):
         rows = target.train
         partner = target.partner[rows]
         paired = (partner >= 0) & np.isin(partner, source.train)
-        if paired.sum() > 2 * encoders.network.latent_dim:
-            start = feature_transport(
-                vectors(0, partner[paired]), vectors(number, rows[paired]), paired=True
+        n_latents, n_pairs = encoders.network.latent_dim, int(paired.sum())
+        if n_pairs > 2 * n_latents:
+            start = paired_transport(
+                vectors(0, partner[paired]),
+                vectors(number, rows[paired]),
+                n_directions=min(n_latents, n_pairs // ROWS_PER_DIRECTION),
             )
         else:
             start = feature_transport(vectors(0, source.train), vectors(number, rows))

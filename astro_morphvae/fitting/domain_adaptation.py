@@ -59,8 +59,8 @@ class DomainAdaptationFitter:
         0 those stay as the source's, and corrections are fitted in seconds, without images.
     start : {"transport", "identity"}, optional
         Where a correction starts: at the linear map that gives the target's features the moments of
-        the source's, with least disagreement of the pairs where there are any, unless that makes
-        the score worse or breaks a floor; or at none.
+        the source's, or, with pairs, at the regression of the source's features on the target's,
+        its scatter restored, unless that makes the score worse or breaks a floor; or at none.
     conditions : sequence of {"noise", "psf_fwhm"}, optional
         What of each survey is given to its correction beside a learned embedding: the logarithm of
         the median noise of a pixel, or of the FWHM of the point spread function, in each band,

@@ -4,9 +4,11 @@ from .adapted import AdaptedVAE, Branch, SurveyView, branches_of
 from .adversarial import Adversarial, Discriminator, reverse_gradient
 from .combined import METHODS, Combined, get_method
 from .conditioning import (
+    ROWS_PER_DIRECTION,
     SurveyCorrection,
     feature_transport,
     gaussian_transport,
+    paired_regression,
     paired_transport,
 )
 from .coral import Coral, coral_distance
@@ -17,6 +19,7 @@ from .paired import Paired
 __all__ = [
     "METHODS",
     "MMD",
+    "ROWS_PER_DIRECTION",
     "AdaptedVAE",
     "Adversarial",
     "Agreement",
@@ -35,6 +38,7 @@ __all__ = [
     "gaussian_transport",
     "get_method",
     "mmd_squared",
+    "paired_regression",
     "paired_transport",
     "reverse_gradient",
     "squared_distances",

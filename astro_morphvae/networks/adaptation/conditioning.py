@@ -8,7 +8,18 @@ from torch.nn import functional
 from .._backend import keras
 from ..layers import Linear
 
-__all__ = ["SurveyCorrection", "feature_transport", "gaussian_transport", "paired_transport"]
+__all__ = [
+    "ROWS_PER_DIRECTION",
+    "SurveyCorrection",
+    "feature_transport",
+    "gaussian_transport",
+    "paired_regression",
+    "paired_transport",
+]
+
+ROWS_PER_DIRECTION = 10
+"""Objects that the covariance along one more direction needs to be known."""
+_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 @keras.saving.register_keras_serializable(package="astro_morphvae")
@@ -131,7 +142,7 @@ class SurveyCorrection(keras.layers.Layer):
 
 def _moments(x, ridge):
     mean = x.mean(dim=0)
-    covariance = torch.cov((x - mean).T)
+    covariance = torch.atleast_2d(torch.cov((x - mean).T))
     floor = ridge * covariance.diagonal().mean().clamp_min(1e-12)
     return mean, covariance + floor * torch.eye(len(covariance), dtype=x.dtype, device=x.device)
 
@@ -171,57 +182,93 @@ def gaussian_transport(x, y, *, ridge=1e-3):
 
 
 @torch.no_grad()
-def paired_transport(x, y, *, ridge=1e-3, keep_scatter=1.0):
-    """Map ``y`` to the mean and covariance of ``x`` so that rows agree as well as they can.
+def paired_regression(x, y, *, ridges=_RIDGES):
+    """Predict ``x`` from ``y`` by ridge regression, which keeps only what ``y`` tells of ``x``.
 
-    Of all linear maps that give ``y`` the covariance of ``x``, the one with the least squared
-    distance between rows: a Procrustes problem in whitened coordinates [1]_.
+    The ridge is that of the least generalised cross-validation [1]_.
 
     Parameters
     ----------
     x, y : tensor, (n, d)
         Features of the same objects.
-    ridge : float, optional
-        Variance added to every direction, in units of the mean variance.
-    keep_scatter : float, optional
-        With 1 the covariance is that of ``x``. With 0 the map is ridge regression, which loses
-        what of ``x`` cannot be known from ``y``; values between are between.
+    ridges : sequence of float, optional
+        Ridges to choose from, in units of the mean variance of ``y``.
 
     Returns
     -------
     matrix : tensor, (d, d)
     offset : tensor, (d,)
+        ``y @ matrix + offset`` predicts ``x``.
 
     References
     ----------
-    .. [1] Schonemann 1966, Psychometrika 31, 1.
+    .. [1] Golub, Heath & Wahba 1979, Technometrics 21, 215.
     """
     x, y = x.double(), y.double()
-    (mean_x, cov_x), (mean_y, cov_y) = _moments(x, ridge), _moments(y, ridge)
-    across = (y - mean_y).T @ (x - mean_x) / (len(x) - 1)
-    whiten, colour = _root(cov_y, -0.5), _root(cov_x, 0.5)
-    # Largest trace of the covariance between x and the mapped y.
-    left, _, right = torch.linalg.svd(whiten @ across @ colour)
-    procrustes = whiten @ left @ right @ colour
-    regression = torch.linalg.solve(cov_y, across)
-    matrix = keep_scatter * procrustes + (1.0 - keep_scatter) * regression
+    mean_x, mean_y, n = x.mean(dim=0), y.mean(dim=0), len(x)
+    x, y = x - mean_x, y - mean_y
+    values, vectors = torch.linalg.eigh(y.T @ y / n)
+    values = values.clamp_min(0.0)
+    across = vectors.T @ (y.T @ x) / n
+    power, total = across.square().sum(dim=1), x.square().sum() / n
+    unit = values.mean().clamp_min(1e-12)
+    best = None
+    for ridge in ridges:
+        inverse = 1.0 / (values + ridge * unit)
+        share = values * inverse
+        # The mean squared residual, and the share of the objects' freedom that is not used up.
+        left = total - (power * inverse * (2.0 - share)).sum()
+        score = float(left / (1.0 - share.sum() / n).square())
+        if best is None or score < best[0]:
+            best = score, inverse
+    matrix = vectors @ (best[1][:, None] * across)
     return matrix, mean_x - mean_y @ matrix
 
 
 @torch.no_grad()
-def feature_transport(x, y, *, paired=False, rows_per_direction=10, ridge=1e-2):
+def paired_transport(x, y, *, n_directions, ridges=_RIDGES):
+    """Map ``y`` to ``x``, the same objects, so that rows agree and the scatter is that of ``x``.
+
+    A regression denoises, and so its predictions scatter less than ``x``, by which a classifier
+    tells them apart. `gaussian_transport` of the predictions gives the covariance back along the
+    principal directions of ``x``, and leaves the others denoised.
+
+    Parameters
+    ----------
+    x, y : tensor, (n, d)
+        Features of the same objects.
+    n_directions : int
+        Number of principal directions of ``x`` whose covariance is restored.
+    ridges : sequence of float, optional
+        See `paired_regression`.
+
+    Returns
+    -------
+    matrix : tensor, (d, d)
+    offset : tensor, (d,)
+    """
+    matrix, offset = paired_regression(x, y, ridges=ridges)
+    x, y = x.double(), y.double()
+    _, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(x.T)))
+    main = vectors[:, -min(n_directions, x.shape[1]) :]
+    restore, _ = gaussian_transport(x @ main, (y @ matrix + offset) @ main)
+    restore = restore - torch.eye(main.shape[1], dtype=restore.dtype, device=restore.device)
+    matrix = matrix + (matrix @ main) @ restore @ main.T
+    return matrix, x.mean(dim=0) - y.mean(dim=0) @ matrix
+
+
+@torch.no_grad()
+def feature_transport(x, y, *, rows_per_direction=ROWS_PER_DIRECTION, ridge=1e-2):
     """Map many features ``y`` to the moments of ``x``, as finely as the sample allows.
 
-    `gaussian_transport` or `paired_transport` in the principal directions of both samples together,
-    of which there are so many that each has its share of rows; in the others, whose correlations
-    such a sample does not tell, only mean and scatter are matched.
+    `gaussian_transport` in the principal directions of both samples together, of which there are so
+    many that each has its share of rows; in the others, whose correlations such a sample does not
+    tell, only mean and scatter are matched.
 
     Parameters
     ----------
     x, y : tensor, (n, d) and (m, d)
         Features of the source and of the target.
-    paired : bool, optional
-        Whether rows of both are the same object.
     rows_per_direction : int, optional
         Rows, of the smaller sample, that a direction needs.
     ridge : float, optional
@@ -238,8 +285,7 @@ def feature_transport(x, y, *, paired=False, rows_per_direction=10, ridge=1e-2):
     _, vectors = torch.linalg.eigh(torch.cov(x.T) + torch.cov(y.T))
     n_directions = min(x.shape[1], max(1, min(len(x), len(y)) // rows_per_direction))
     others, main = vectors[:, :-n_directions], vectors[:, -n_directions:]
-    transport = paired_transport if paired else gaussian_transport
-    matrix, _ = transport(x @ main, y @ main, ridge=ridge)
+    matrix, _ = gaussian_transport(x @ main, y @ main, ridge=ridge)
     matrix = main @ matrix @ main.T
     if others.shape[1]:
         scatter_x, scatter_y = (x @ others).std(dim=0), (y @ others).std(dim=0)
