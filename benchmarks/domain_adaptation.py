@@ -16,7 +16,7 @@ trained on it; all figures are of the second part, which nothing has seen.
   `field_guide.py`. Its table is apart.
 
 The rivals: no adaptation; both surveys blurred and made noisier to match, and the network fitted
-to that; the recipe of Xu et al. on our network, and their whole system; one network fitted to the
+to that; the recipe of Xu et al. on our network, and on theirs; one network fitted to the
 union; a small supervised residual network trained on the source's images; and the methods of
 `DomainAdaptationFitter`, without pairs (of the same galaxies in an order that is not known, or of
 other galaxies in the target) and with pairs. Settings were chosen on simulated galaxies of another
@@ -113,7 +113,7 @@ def study(galaxies, options):
     def note(name, seed, entry):
         found.setdefault(name, []).append(entry)
         print(
-            f"{galaxies.name[:31]:31s} seed {seed} {name:27s} within "
+            f"{galaxies.name[:31]:31s} seed {seed} {name:31s} within "
             f"{entry['within_source'][0]:.3f} across {entry['source_to_target'][0]:.3f} AUC "
             f"{entry.get('auc_forest', np.nan):.3f} recall@1 "
             f"{entry.get('recall_at_1', np.nan):.3f} {entry['seconds']:.0f} s",
@@ -259,7 +259,7 @@ def report(rows, record, output):
     draw(table, f"{output}.png")
     for row in rows:
         print(
-            f"{row['set'][:31]:31s} {row['method']:28s} within {row['within_source']:.3f} across "
+            f"{row['set'][:31]:31s} {row['method']:32s} within {row['within_source']:.3f} across "
             f"{row['source_to_target']:.3f} [{row['source_to_target_low']:.3f}, "
             f"{row['source_to_target_high']:.3f}] gain {row['gain']:+.3f} [{row['gain_low']:+.3f}, "
             f"{row['gain_high']:+.3f}] over matching {row['gain_over_matching']:+.3f} "
@@ -284,7 +284,7 @@ def main():
     parser.add_argument("--sample-seed", type=int, default=2027, help="of the simulated galaxies")
     parser.add_argument("--epochs", type=int, default=10, help="of the auto-encoders")
     parser.add_argument("--supervised-epochs", type=int, default=60)
-    parser.add_argument("--adapt-epochs", type=int, default=20)
+    parser.add_argument("--adapt-epochs", type=int, default=12)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
     options = parser.parse_args()

@@ -8,7 +8,7 @@ import astro_morphvae as amv
 N_LATENTS = 40
 REFERENCE = "no adaptation"
 MATCHED, RECIPE = "PSF and depth matched", "recipe of Xu et al."
-ONE_SEED = ("system of Xu et al.",)  # of the dearest rivals; the table says so
+ONE_SEED = ("network and recipe of Xu et al.",)  # of the dearest rivals; the table says so
 
 
 def fit(network, cutouts, seed, epochs):
@@ -101,7 +101,7 @@ def methods(galaxies, seed, options):
         REFERENCE: none,
         MATCHED: matched,
         RECIPE: recipe,
-        "system of Xu et al.": system,
+        "network and recipe of Xu et al.": system,
         "one network for the union": union,
         "mmd": adapted("mmd"),
         "mmd, other galaxies": adapted("mmd", rows=[np.sort(half) for half in halves]),

@@ -26,7 +26,7 @@ def predictions(galaxies, z, seed):
         rows = galaxies.train[known[galaxies.train]]
         for one in ("source", "target"):
             forest = RandomForestClassifier(
-                200, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=-1
+                100, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=-1
             ).fit(z[one][rows], label[rows])
             for other in ("source", "target"):
                 out[one, other, name] = forest.predict(z[other][galaxies.test])

@@ -19,8 +19,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--survey",
         default="DECaLS",
-        help="survey whose PSF, pixel scale and noise they are seen with, DECaLS or BASS+MzLS"
-        " (default: %(default)s)",
+        help="survey whose PSF, pixel scale and noise they are seen with: DECaLS, BASS+MzLS, 'DECam"
+        " exposure' or '90prime and Mosaic3 exposure' (default: %(default)s)",
     )
     parser.add_argument(
         "--size",
