@@ -110,6 +110,9 @@ def study(galaxies, options):
     weights = bootstrap_weights(len(galaxies.test))
     found, kept = {}, {}
 
+    def wanted(name):
+        return not options.methods or name in (REFERENCE, *options.methods)
+
     def note(name, seed, entry):
         found.setdefault(name, []).append(entry)
         print(
@@ -123,12 +126,12 @@ def study(galaxies, options):
     for seed in options.seeds:
         first = seed == options.seeds[0]
         for name, run in methods(galaxies, seed, options).items():
-            if name in ONE_SEED and not first:
+            if (name in ONE_SEED and not first) or not wanted(name):
                 continue
             z, entry = run_method(galaxies, run, seed, weights)
             kept.setdefault(name, z)
             note(name, seed, entry)
-        if first:
+        if first and wanted(SUPERVISED):
             note(SUPERVISED, seed, run_supervised(galaxies, options, seed, weights))
     return [summarise(galaxies, name, found) for name in found], kept
 
@@ -149,6 +152,7 @@ def by_question(galaxies, kept, options):
             for survey, side in surveys
         }
         for label, name in names.items()
+        if name in kept
     }
     forest = RandomForestClassifier(100, min_samples_leaf=2, class_weight="balanced", n_jobs=-1)
     with warnings.catch_warnings():
@@ -280,6 +284,7 @@ def main():
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--output", type=Path, default=Path("domain_adaptation"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--methods", nargs="+", help="only these, by their names in the table")
     parser.add_argument("--n", type=int, default=4000, help="simulated galaxies")
     parser.add_argument("--sample-seed", type=int, default=2027, help="of the simulated galaxies")
     parser.add_argument("--epochs", type=int, default=10, help="of the auto-encoders")

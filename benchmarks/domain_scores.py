@@ -119,7 +119,7 @@ def summarise(galaxies, name, found):
     add("below_within", across - ceiling)
     add("gap_recovered", (across - before) / np.where(ceiling > before, ceiling - before, np.nan))
     for label, rival in (("gain_over_matching", MATCHED), ("gain_over_recipe", RECIPE)):
-        add(label, across - mean("source_to_target", rival))
+        add(label, across - mean("source_to_target", rival) if rival in found else None)
     for label in MEANS:
         value = mean(label)
         row[label] = np.nan if value is None else float(value)

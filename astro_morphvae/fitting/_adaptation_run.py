@@ -88,7 +88,7 @@ class AdaptationRun:
         self.watch = Watch(self.encoders, fitter.score, fitter.seed, fitter.precision)
         self.n_values = network.n_bands * network.image_size**2
         self.weight = self.n_values if fitter.weight is None else fitter.weight
-        self.epoch, self.best_epoch, self.best_score = 0, 0, np.inf
+        self.epoch, self.best_epoch, self.best_score, self.noise = 0, 0, np.inf, 0.0
         self.history = {name: [] for name in _HISTORY}
         self.before, self.after, self.stopped, self.collapse = None, None, "completed", None
         self.best = self.good = None
@@ -145,7 +145,8 @@ class AdaptationRun:
             worse = entry.get("score", 0.0) > self.before.get("score", 0.0)
             if worse or self.floors.broken(entry):
                 self.state.set_weights(unchanged)
-                entry = self.before
+                entry = self._measure()
+        self.noise = self.watch.noise()
         self.best = self.good = self.state.weights()
         self.best_score = entry.get("score", np.inf)
 
@@ -201,7 +202,9 @@ class AdaptationRun:
         broken = self.floors.broken(entry)
         if broken is not None:
             return f"{broken} at epoch {self.epoch}"
-        if entry.get("score", np.inf) < self.best_score:
+        # Of many epochs one looks better than the start by chance.
+        least_gain = self.noise if self.best_epoch == 0 else 0.0
+        if entry.get("score", np.inf) < self.best_score - least_gain:
             self.best_score, self.best_epoch = entry["score"], self.epoch
             self.best = self.state.weights()
         return None
@@ -347,6 +350,7 @@ class AdaptationRun:
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
             "best_score": self.best_score if np.isfinite(self.best_score) else None,
+            "noise": self.noise,
             "history": self.history,
         }
         write_checkpoint(path, arrays, record)
@@ -365,7 +369,7 @@ class AdaptationRun:
         self.state.set_moments(arrays)
         self.best = {k.removeprefix("best/"): v for k, v in arrays.items() if k.startswith("best/")}
         self.epoch, self.history = record["epoch"], record["history"]
-        self.best_epoch = record["best_epoch"]
+        self.best_epoch, self.noise = record["best_epoch"], record["noise"]
         if record["best_score"] is not None:
             self.best_score = record["best_score"]
         return True

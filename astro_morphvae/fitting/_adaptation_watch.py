@@ -15,9 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from ..networks.adaptation import bandwidths_of, mmd_squared
 from ..networks.batches import autocast
 
-__all__ = ["Floors", "Watch", "domain_auc", "pair_distance", "score_latents"]
+__all__ = ["Floors", "Watch", "domain_auc", "pair_distance", "score_latents", "score_noise"]
 
 _LEAST = 10  # objects of each survey below which there is no score
+_N_PERMUTATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,37 @@ def score_latents(source, target, paired, *, score, bandwidths, seed):
     return entry
 
 
+def score_noise(source, target, *, score, bandwidths, seed):
+    """Estimate how the score of two samples of these sizes scatters where they do not differ.
+
+    Parameters
+    ----------
+    source, target, score, bandwidths, seed
+        See `score_latents`.
+
+    Returns
+    -------
+    noise : float
+        Standard deviation: of the discrepancy by permutation; of 2 auc - 1 that of Mann &
+        Whitney [1]_.
+
+    References
+    ----------
+    .. [1] Mann & Whitney 1947, Ann. Math. Statist. 18, 50.
+    """
+    n, m = len(source), len(target)
+    if min(n, m) < _LEAST:
+        return 0.0
+    if score == "auc":
+        return 2.0 * float(np.sqrt((n + m + 1) / (12.0 * n * m)))
+    pool, generator = np.concatenate([source, target]), np.random.default_rng(seed)
+    values = []
+    for _ in range(_N_PERMUTATIONS):
+        x, y = torch.from_numpy(generator.permutation(pool)).split([n, m])
+        values.append(float(mmd_squared(x, y, bandwidths=bandwidths)))
+    return float(np.std(values))
+
+
 class Watch:
     """Measures an adaptation on the rows that are watched.
 
@@ -152,7 +184,7 @@ class Watch:
 
     def __init__(self, encoders, score, seed, precision):
         self.encoders, self.score, self.seed = encoders, score, seed
-        self.precision, self.first = precision, None
+        self.precision, self.first, self.latents = precision, None, None
 
     @torch.no_grad()
     def measure(self):
@@ -173,6 +205,7 @@ class Watch:
         latents, errors = zip(*(self._survey(k) for k in range(len(surveys))), strict=True)
         if not (np.isfinite(errors).all() and all(np.isfinite(z).all() for z in latents)):
             raise FloatingPointError("latents or reconstructions became non-finite")
+        self.latents = latents
         variances = [z.var(axis=0) for z in latents]
         if self.first is None:
             pool = torch.from_numpy(np.concatenate(latents))
@@ -199,6 +232,22 @@ class Watch:
             for number, survey in enumerate(surveys[1:], start=1)
         ]
         return entry | max(scores, key=lambda one: one.get("score", -np.inf))
+
+    def noise(self):
+        """Estimate how the score last measured would scatter were the surveys alike: the largest.
+
+        Where there are pairs to watch it is 0: both samples are then of the same galaxies.
+        """
+        source, *targets = self.latents
+        surveys = self.encoders.surveys[1:]
+        return max(
+            0.0
+            if len(self._pairs(survey, source, target)[0]) >= _LEAST
+            else score_noise(
+                source, target, score=self.score, bandwidths=self.first[2], seed=self.seed
+            )
+            for survey, target in zip(surveys, targets, strict=True)
+        )
 
     def _pairs(self, survey, source_latents, target_latents):
         """Latents of the watched pairs in both surveys."""

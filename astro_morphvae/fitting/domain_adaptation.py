@@ -81,7 +81,8 @@ class DomainAdaptationFitter:
         Stop when the score has not fallen for so many epochs.
     keep_best : bool, optional
         End with the weights of the lowest score, those of the targets' decoders excepted, and not
-        with the last.
+        with the last. Those of the start stay where no epoch beats them by more than the noise of
+        the score.
     variance_floor : float, optional
         Least share of its latent variance that a survey must keep, where it had more than the
         source, of that of the source.

@@ -13,7 +13,12 @@ from astro_morphvae import VAE, CutoutSet, LatentModel, VAEFitter
 from astro_morphvae.exceptions import CutoutMismatchError, FitDivergedError
 from astro_morphvae.fitting import AdaptationCollapseWarning, DomainAdaptationFitter
 from astro_morphvae.fitting._adaptation_data import describe_surveys, plan_epoch
-from astro_morphvae.fitting._adaptation_watch import domain_auc, pair_distance
+from astro_morphvae.fitting._adaptation_watch import (
+    domain_auc,
+    pair_distance,
+    score_latents,
+    score_noise,
+)
 from astro_morphvae.fitting.checkpoint import read_checkpoint
 from astro_morphvae.networks.adaptation import MMD, Combined, Paired, mmd_squared
 
@@ -340,6 +345,18 @@ class TestCourse:
         assert info["stopped"] == "early"
         assert info["epochs_run"] == info["best_epoch"] + 1 < 9
 
+    def test_a_gain_within_the_noise_is_none(self, model, surveys, monkeypatch):
+        options = {"epochs": 3, "elbo_weight": 0.0, "learning_rate": 1e-5, "start": "identity"}
+        kept = []
+        for noise in (0.0, 10.0):
+            monkeypatch.setattr(
+                "astro_morphvae.fitting._adaptation_watch.score_noise",
+                lambda *_, noise=noise, **__: noise,
+            )
+            result = fitter(method="mmd", **options)(model, surveys[0], target=surveys[1])
+            kept.append(result.fit_info["best_epoch"])
+        assert kept[0] > kept[1] == 0
+
     def test_seeds_differ(self, model, surveys, adapted):
         assert fitter(seed=4)(model, surveys[0], target=surveys[1]).hash != adapted.hash
 
@@ -469,6 +486,24 @@ class TestScores:
         x, y = generator.normal(size=(2, 500, 4))
         assert pair_distance(x, x) == 0.0
         assert pair_distance(x, y) == pytest.approx(1.0, abs=0.1)
+
+    @pytest.mark.parametrize("score", ["mmd", "auc"])
+    def test_noise_is_the_scatter_of_scores_without_a_difference(self, score):
+        generator = np.random.default_rng(0)
+        settings = {"score": score, "bandwidths": [4.0, 8.0], "seed": 0}
+        none = (np.empty((0, 3)), np.empty((0, 3)))
+
+        def draw():
+            return generator.normal(size=(80, 3)), generator.normal(size=(60, 3))
+
+        if score == "mmd":
+            drawn = [score_latents(*draw(), none, **settings)["score"] for _ in range(60)]
+        else:  # of the ranks of a number that knows nothing of the survey
+            drawn = []
+            for _ in range(300):
+                x, y = (values[:, 0] for values in draw())
+                drawn.append(2.0 * np.mean(x[:, None] > y) - 1.0)
+        assert score_noise(*draw(), **settings) == pytest.approx(np.std(drawn), rel=0.35)
 
     def test_mmd_of_latents_is_lowered(self, model, adapted, others):
         z = torch.from_numpy(latents(model, others[0]))
