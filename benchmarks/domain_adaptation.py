@@ -229,6 +229,7 @@ def draw_questions(table, path):
 
     drawn = np.ravel(plot_transfer(table))
     figure = drawn[0].figure
+    figure.suptitle(table.meta["set"], y=1.02)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
 
@@ -319,7 +320,7 @@ def main():
         report(rows, record, options.output)
         if name != "real":
             questions = by_question(galaxies, kept, options)
-            questions.meta |= record
+            questions.meta |= {"set": galaxies.name, **record}
             questions.write(f"{options.output}_{name}_questions.ecsv", overwrite=True)
             draw_questions(questions, f"{options.output}_{name}_questions.png")
         print(f"{time.perf_counter() - start:.0f} s so far", flush=True)
