@@ -26,8 +26,8 @@ def fit(network, cutouts, seed, epochs):
     return fitter(amv.LatentModel(network), cutouts)
 
 
-def latents(model, cutouts, **kwargs):
-    return np.asarray(model.encode(cutouts, batch_size=128, **kwargs)["z_mean"])
+def latents(model, cutouts):
+    return np.asarray(model.encode(cutouts, batch_size=128)["z_mean"])
 
 
 def chi2(model, cutouts):

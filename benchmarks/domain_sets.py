@@ -227,7 +227,7 @@ def real(data, share=1.0):
             label[offset : offset + len(values)] = np.where(known, values, "")
             questions[name] = (label, label != "")
 
-    def observe(blur, noise, survey, seed, extra=0.0):
+    def observe(blur, noise, survey, seed):
         generator = np.random.default_rng(seed)
         images = np.stack(
             [gaussian_filter(sharp[:, k], (0, b, b)) for k, b in enumerate(blur)], axis=1
