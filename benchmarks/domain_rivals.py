@@ -49,15 +49,26 @@ def methods(galaxies, seed, options):
     epochs = options.epochs
     source, target = galaxies.source[galaxies.train], galaxies.target[galaxies.train]
     base = fit(galaxies.network, source, seed, epochs)
-    z_source = latents(base, galaxies.source)
+    z_source, fitted = latents(base, galaxies.source), {}
 
     def none():
         return z_source, latents(base, galaxies.target), base
 
     def matched():
         one, two = galaxies.matched
-        model = fit(galaxies.network, one[galaxies.train], seed, epochs)
-        return latents(model, one), latents(model, two), None
+        fitted[MATCHED] = fit(galaxies.network, one[galaxies.train], seed, epochs)
+        return *(latents(fitted[MATCHED], part) for part in (one, two)), None
+
+    def matched_and_paired():
+        if MATCHED not in fitted:
+            matched()
+        one, two = galaxies.matched
+        fitter = amv.DomainAdaptationFitter(
+            method="paired", epochs=options.adapt_epochs, seed=seed, progress=False
+        )
+        parts = one[galaxies.train], two[galaxies.train]
+        model = fitter(fitted[MATCHED], parts[0], target=parts[1], pairs="rows")
+        return latents(fitted[MATCHED], one), latents(model, two), None
 
     def union():
         x, ivar, _ = (
@@ -109,6 +120,7 @@ def methods(galaxies, seed, options):
         "adversarial": adapted("adversarial", start="identity"),
         "paired": adapted("paired", pairs="rows"),
         "combined": adapted("combined", pairs="rows"),
+        "matched, then paired": matched_and_paired,
     }
 
 

@@ -234,19 +234,11 @@ class Watch:
         return entry | max(scores, key=lambda one: one.get("score", -np.inf))
 
     def noise(self):
-        """Estimate how the score last measured would scatter were the surveys alike: the largest.
-
-        Where there are pairs to watch it is 0: both samples are then of the same galaxies.
-        """
+        """Estimate how the score last measured would scatter were all surveys alike: the most."""
         source, *targets = self.latents
-        surveys = self.encoders.surveys[1:]
         return max(
-            0.0
-            if len(self._pairs(survey, source, target)[0]) >= _LEAST
-            else score_noise(
-                source, target, score=self.score, bandwidths=self.first[2], seed=self.seed
-            )
-            for survey, target in zip(surveys, targets, strict=True)
+            score_noise(source, target, score=self.score, bandwidths=self.first[2], seed=self.seed)
+            for target in targets
         )
 
     def _pairs(self, survey, source_latents, target_latents):

@@ -345,7 +345,9 @@ class TestCourse:
         assert info["stopped"] == "early"
         assert info["epochs_run"] == info["best_epoch"] + 1 < 9
 
-    def test_a_gain_within_the_noise_is_none(self, model, surveys, monkeypatch):
+    @pytest.mark.parametrize(("method", "pairs"), [("mmd", None), ("paired", "rows")])
+    def test_a_gain_within_the_noise_is_none(self, model, surveys, monkeypatch, method, pairs):
+        source, target = surveys
         options = {"epochs": 3, "elbo_weight": 0.0, "learning_rate": 1e-5, "start": "identity"}
         kept = []
         for noise in (0.0, 10.0):
@@ -353,7 +355,7 @@ class TestCourse:
                 "astro_morphvae.fitting._adaptation_watch.score_noise",
                 lambda *_, noise=noise, **__: noise,
             )
-            result = fitter(method="mmd", **options)(model, surveys[0], target=surveys[1])
+            result = fitter(method=method, **options)(model, source, target=target, pairs=pairs)
             kept.append(result.fit_info["best_epoch"])
         assert kept[0] > kept[1] == 0
 
