@@ -32,6 +32,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 import warnings
@@ -56,6 +57,18 @@ import astro_morphvae as amv  # its names load torch when first used: after tune
 
 SUPERVISED = "supervised residual network"
 N_CHI2 = 800  # test galaxies whose chi-square is taken, the same for every method
+
+
+def commit():
+    """Commit of the code, which the version of an editable installation does not follow."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+COMMIT = commit()  # as the study starts
 
 
 def make_set(name, options):
@@ -180,6 +193,7 @@ def draw(table, path):
         figsize=(11, 0.5 + 3.3 * len(sets)),
         squeeze=False,
         sharex="col",
+        sharey="row",
         width_ratios=(3, 1, 1),
         layout="constrained",
     )
@@ -200,8 +214,6 @@ def draw(table, path):
         row[1].plot(part["auc_logistic"], y, "x", ms=4, label="logistic")
         row[1].axvline(0.5, color="0.6", lw=1)
         row[2].plot(part["recall_at_1"], y, "D", ms=4, color="tab:green")
-        for ax in row[1:]:
-            ax.set_yticks(y, [])
         for ax in row:
             ax.grid(alpha=0.3)
     for ax, text in zip(
@@ -252,6 +264,7 @@ def provenance(options, start):
         **{name: getattr(options, name) for name in names if hasattr(options, name)},
         "bootstrap": N_BOOTSTRAP,
         "hardware": processor(),
+        "commit": COMMIT,
         "versions": amv._runtime.software_versions(),
         "note": "means over the seeds; intervals: 95 %, bootstrap of the test galaxies; scatter: "
         "standard deviation among the seeds.",
