@@ -90,7 +90,8 @@ class AdaptationRun:
         self.weight = self.n_values if fitter.weight is None else fitter.weight
         self.epoch, self.best_epoch, self.best_score, self.noise = 0, 0, np.inf, 0.0
         self.history = {name: [] for name in _HISTORY}
-        self.before, self.after, self.stopped, self.collapse = None, None, "completed", None
+        self.before, self.started, self.after = None, None, None
+        self.stopped, self.collapse = "completed", None
         self.best = self.good = None
 
     # --------------------------------------------------------------------------------- the course
@@ -108,6 +109,7 @@ class AdaptationRun:
         self.before = self._measure()
         if not self._resume():
             self._start()
+        self.floors = self.floors.relative_to(self.started)
         n_steps = len(plan_epoch(self.surveys, fitter.batch_size, np.random.default_rng(0)))
         with tqdm(
             total=fitter.epochs * n_steps,
@@ -137,18 +139,21 @@ class AdaptationRun:
         self.after = self._measure()
 
     def _start(self):
-        """Start from the linear maps, unless they break a floor or make the score worse."""
+        """Start from the linear maps, unless they break a floor or make the score worse.
+
+        Reconstructions have no say: the targets' decoders have not seen these latents yet.
+        """
         unchanged, entry = self.state.weights(), self.before
         if self.fitter.start == "transport":
             start_corrections(self.encoders)
             entry = self._measure()
             worse = entry.get("score", 0.0) > self.before.get("score", 0.0)
-            if worse or self.floors.broken(entry):
+            if worse or self.floors.relative_to(entry).broken(entry):
                 self.state.set_weights(unchanged)
                 entry = self._measure()
         self.noise = self.watch.noise()
         self.best = self.good = self.state.weights()
-        self.best_score = entry.get("score", np.inf)
+        self.best_score, self.started = entry.get("score", np.inf), entry
 
     def _restore_best(self):
         """Put the best weights back, but leave decoders of targets as they are.
@@ -351,6 +356,7 @@ class AdaptationRun:
             "best_epoch": self.best_epoch,
             "best_score": self.best_score if np.isfinite(self.best_score) else None,
             "noise": self.noise,
+            "start": self.started,
             "history": self.history,
         }
         write_checkpoint(path, arrays, record)
@@ -370,6 +376,7 @@ class AdaptationRun:
         self.best = {k.removeprefix("best/"): v for k, v in arrays.items() if k.startswith("best/")}
         self.epoch, self.history = record["epoch"], record["history"]
         self.best_epoch, self.noise = record["best_epoch"], record["noise"]
+        self.started = record["start"]
         if record["best_score"] is not None:
             self.best_score = record["best_score"]
         return True
@@ -388,6 +395,7 @@ class AdaptationRun:
             "n_watched": [len(survey.watched) for survey in self.surveys],
             "n_pairs": [int((survey.partner >= 0).sum()) for survey in self.surveys[1:]],
             "before": self.before,
+            "start": self.started,
             "after": self.after,
             "epochs_run": self.epoch,
             "best_epoch": self.best_epoch,

@@ -1,7 +1,7 @@
 """How an adaptation is watched: the domain score it is to lower, the floors it must keep."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,11 +30,25 @@ class Floors:
     variance : float
         Least share of the source's latent variance.
     reconstruction : float
-        Least ratio of the mean squared error of a reconstruction before the fit to that after.
+        Least ratio of the mean squared error of a reconstruction at the start to that after.
     """
 
     variance: float
     reconstruction: float
+
+    def relative_to(self, start):
+        """Give the floors of a fit that starts with these measures, themselves relative to before.
+
+        A linear map to the source's latents loses nothing of an image, but the target's decoder is
+        still the source's, which draws what the source would see.
+
+        Parameters
+        ----------
+        start : dict of str to float
+            As in `broken`.
+        """
+        kept = min(1.0, start["reconstruction_kept"])
+        return replace(self, reconstruction=self.reconstruction * kept)
 
     def broken(self, entry):
         """Say which floor the measures of an epoch break, or give `None`.

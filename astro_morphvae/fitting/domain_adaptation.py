@@ -60,7 +60,8 @@ class DomainAdaptationFitter:
     start : {"transport", "identity"}, optional
         Where a correction starts: at the linear map that gives the target's features the moments of
         the source's, or, with pairs, at the regression of the source's features on the target's,
-        its scatter restored, unless that makes the score worse or breaks a floor; or at none.
+        its scatter restored, unless that makes the score worse or breaks the floor of the variance;
+        or at none.
     conditions : sequence of {"noise", "psf_fwhm"}, optional
         What of each survey is given to its correction beside a learned embedding: the logarithm of
         the median noise of a pixel, or of the FWHM of the point spread function, in each band,
@@ -87,7 +88,7 @@ class DomainAdaptationFitter:
         Least share of its latent variance that a survey must keep, where it had more than the
         source, of that of the source.
     reconstruction_floor : float, optional
-        Least ratio of the squared error of reconstructions before the fit to that after it.
+        Least ratio of the squared error of reconstructions where the fit starts to that after it.
     on_collapse : {"warn", "raise"}, optional
         What to do where a floor is broken: stop, warn and give back the last good weights, or raise
         an error.

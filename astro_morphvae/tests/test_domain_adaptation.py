@@ -14,6 +14,7 @@ from astro_morphvae.exceptions import CutoutMismatchError, FitDivergedError
 from astro_morphvae.fitting import AdaptationCollapseWarning, DomainAdaptationFitter
 from astro_morphvae.fitting._adaptation_data import describe_surveys, plan_epoch
 from astro_morphvae.fitting._adaptation_watch import (
+    Floors,
     domain_auc,
     pair_distance,
     score_latents,
@@ -306,6 +307,39 @@ class TestGuard:
         floors = {"method": "mmd", "reconstruction_floor": 1.0, "variance_floor": 0.0}
         with pytest.warns(AdaptationCollapseWarning, match="reconstruction_kept fell to"):
             fitter(**COLLAPSING | floors)(model, surveys[0], target=surveys[1])
+
+    @pytest.mark.parametrize("elbo_weight", [0.0, 1.0])
+    def test_lets_a_start_be_that_the_decoder_does_not_know(self, model, surveys, elbo_weight):
+        # Surveys so unlike that latents which agree are drawn as the wrong one.
+        source, target = surveys
+        faint = CutoutSet(
+            0.1 * target.data,
+            unit=target.unit,
+            bands=target.bands,
+            pixel_scale=target.pixel_scale,
+            uncertainty=InverseVariance(100 * target.ivar),
+            meta={"survey": "B"},
+        )
+        result = fitter(method="mmd", elbo_weight=elbo_weight)(model, source, target=faint)
+        info = result.fit_info
+        assert info["before"]["auc"] > 0.95
+        assert info["start"]["auc"] < 0.6
+        assert info["start"]["reconstruction_kept"] < 0.5
+        assert info["collapse"] is None
+        assert info["after"]["auc"] < 0.7
+
+    def test_floors_are_relative_to_the_start(self):
+        start = {"latent_variance": 0.9, "reconstruction_kept": 0.4}
+        floors = Floors(0.5, 0.5).relative_to(start)
+        assert floors.broken(start) is None
+        assert floors.broken(start | {"reconstruction_kept": 0.21}) is None
+        assert "reconstruction_kept fell to 0.19" in floors.broken(
+            start | {"reconstruction_kept": 0.19}
+        )
+        # A start that is drawn better than before does not raise the floor.
+        assert Floors(0.5, 0.5).relative_to(start | {"reconstruction_kept": 2.0}) == Floors(
+            0.5, 0.5
+        )
 
     def test_a_loss_that_is_not_finite(self, model, surveys):
         with pytest.raises(FitDivergedError, match=r"non-finite|became") as caught:
