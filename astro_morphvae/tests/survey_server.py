@@ -277,13 +277,16 @@ class SurveyServer:
         self._loop.close()
 
     def _close(self, turns=10):
-        self._server.close()
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening)
         for transport in list(self._transports):
             transport.abort()
-        # Connections that are being accepted, and aborted ones, need some turns of the loop.
+        # Connections that are being accepted, and aborted ones, need some turns of the loop, and
+        # the former a server that is still open, or their sockets are left open.
         if turns:
             self._loop.call_soon(self._close, turns - 1)
         else:
+            self._server.close()
             self._loop.stop()
 
     def __enter__(self):
