@@ -109,7 +109,6 @@ class AdaptationRun:
         self.before = self._measure()
         if not self._resume():
             self._start()
-        self.floors = self.floors.relative_to(self.started)
         n_steps = len(plan_epoch(self.surveys, fitter.batch_size, np.random.default_rng(0)))
         with tqdm(
             total=fitter.epochs * n_steps,
@@ -148,7 +147,7 @@ class AdaptationRun:
             start_corrections(self.encoders)
             entry = self._measure()
             worse = entry.get("score", 0.0) > self.before.get("score", 0.0)
-            if worse or self.floors.relative_to(entry).broken(entry):
+            if worse or self.floors.relative_to(entry["reconstruction_kept"]).broken(entry):
                 self.state.set_weights(unchanged)
                 entry = self._measure()
         self.noise = self.watch.noise()
@@ -204,7 +203,8 @@ class AdaptationRun:
 
     def _judge(self, entry):
         """Say what floor an epoch broke, or keep it if it is the best so far."""
-        broken = self.floors.broken(entry)
+        kept = max(self.started["reconstruction_kept"], *self.history["reconstruction_kept"])
+        broken = self.floors.relative_to(kept).broken(entry)
         if broken is not None:
             return f"{broken} at epoch {self.epoch}"
         # Of many epochs one looks better than the start by chance.

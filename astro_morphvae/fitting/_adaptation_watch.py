@@ -30,25 +30,26 @@ class Floors:
     variance : float
         Least share of the source's latent variance.
     reconstruction : float
-        Least ratio of the mean squared error of a reconstruction at the start to that after.
+        Least ratio of the mean squared error of a reconstruction, where it was least since the
+        start, to that after.
     """
 
     variance: float
     reconstruction: float
 
-    def relative_to(self, start):
-        """Give the floors of a fit that starts with these measures, themselves relative to before.
+    def relative_to(self, kept):
+        """Give the floors of a fit whose reconstructions were that good at best, since its start.
 
         A linear map to the source's latents loses nothing of an image, but the target's decoder is
-        still the source's, which draws what the source would see.
+        then still the source's, which draws what the source would see. As it learns, the floor
+        rises, but never above that of reconstructions as good as before.
 
         Parameters
         ----------
-        start : dict of str to float
-            As in `broken`.
+        kept : float
+            The largest ``reconstruction_kept``.
         """
-        kept = min(1.0, start["reconstruction_kept"])
-        return replace(self, reconstruction=self.reconstruction * kept)
+        return replace(self, reconstruction=self.reconstruction * min(1.0, kept))
 
     def broken(self, entry):
         """Say which floor the measures of an epoch break, or give `None`.

@@ -88,7 +88,8 @@ class DomainAdaptationFitter:
         Least share of its latent variance that a survey must keep, where it had more than the
         source, of that of the source.
     reconstruction_floor : float, optional
-        Least ratio of the squared error of reconstructions where the fit starts to that after it.
+        Least ratio of the squared error of reconstructions, where it was least since the start, to
+        that after an epoch.
     on_collapse : {"warn", "raise"}, optional
         What to do where a floor is broken: stop, warn and give back the last good weights, or raise
         an error.

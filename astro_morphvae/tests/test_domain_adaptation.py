@@ -328,18 +328,30 @@ class TestGuard:
         assert info["collapse"] is None
         assert info["after"]["auc"] < 0.7
 
-    def test_floors_are_relative_to_the_start(self):
-        start = {"latent_variance": 0.9, "reconstruction_kept": 0.4}
-        floors = Floors(0.5, 0.5).relative_to(start)
-        assert floors.broken(start) is None
-        assert floors.broken(start | {"reconstruction_kept": 0.21}) is None
-        assert "reconstruction_kept fell to 0.19" in floors.broken(
-            start | {"reconstruction_kept": 0.19}
+    @pytest.mark.parametrize(("best", "floor"), [(0.4, 0.2), (0.8, 0.4), (1.0, 0.5), (2.0, 0.5)])
+    def test_floor_of_reconstructions_follows_the_best(self, best, floor):
+        floors = Floors(0.5, 0.5).relative_to(best)
+        entry = {"latent_variance": 0.9, "reconstruction_kept": floor}
+        assert floors.broken(entry) is None
+        entry["reconstruction_kept"] = floor - 0.01
+        assert f"below its floor of {floor:g}" in floors.broken(entry)
+        entry["latent_variance"] = 0.49
+        assert "latent_variance fell to 0.49" in floors.broken(entry)
+
+    def test_floor_rises_as_the_decoder_learns(self, model, surveys, monkeypatch):
+        from astro_morphvae.fitting import _adaptation_run
+
+        # Before, at the start, and after each epoch: drawn badly, well, and badly again.
+        kept = iter([1.0, 0.3, 0.9, 0.4, 0.9])
+        measure = _adaptation_run.Watch.measure
+        monkeypatch.setattr(
+            _adaptation_run.Watch,
+            "measure",
+            lambda self: measure(self) | {"reconstruction_kept": next(kept)},
         )
-        # A start that is drawn better than before does not raise the floor.
-        assert Floors(0.5, 0.5).relative_to(start | {"reconstruction_kept": 2.0}) == Floors(
-            0.5, 0.5
-        )
+        with pytest.warns(AdaptationCollapseWarning, match=r"fell to 0.4, below its floor of 0.45"):
+            result = fitter(method="mmd", epochs=3)(model, surveys[0], target=surveys[1])
+        assert result.fit_info["epochs_run"] == 2
 
     def test_a_loss_that_is_not_finite(self, model, surveys):
         with pytest.raises(FitDivergedError, match=r"non-finite|became") as caught:
